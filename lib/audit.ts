@@ -1,0 +1,85 @@
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { EXIT, Failure } from './failure.ts'
+
+/** One record: what happened, and what belongs to it. */
+export type Fact = { event: string } & Record<string, unknown>
+
+let trail: { path: string; run: string } | undefined
+let head = ''
+
+/**
+ * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with the sha256 of the
+ * line before (`prev`), so that a change shows.
+ * @param path the file
+ * @param run the id of this run, which every record carries
+ */
+export function openAudit(path: string, run: string) {
+  trail = { path, run }
+}
+
+/**
+ * Appends a record and waits until it is on the disk. Before a trail is open it does nothing.
+ * Synchronous, so that the last record can be written while the process exits.
+ * @throws Failure 73 when it cannot be written: then nothing may run
+ */
+export function audit(fact: Fact) {
+  if (!trail) return
+  try {
+    const descriptor = openSync(trail.path, 'a+', 0o600)
+    try {
+      // two scripts of one module may write at the same time; the lock ends with the descriptor
+      const flock = spawnSync('flock', ['-w', '10', '3'], {
+        stdio: ['ignore', 'ignore', 'pipe', descriptor],
+      })
+      if (flock.status !== 0) throw new Error(flock.error?.message ?? 'it stays locked')
+      const { last, torn } = lastLine(descriptor)
+      const record = { time: new Date().toISOString(), run: trail.run, ...fact, prev: sha256(last) }
+      const line = JSON.stringify(record)
+      // a line that a full disk cut off is ended, and stays as evidence
+      const bytes = Buffer.from((torn ? '\n' : '') + line + '\n')
+      if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('only a part was written')
+      fsyncSync(descriptor)
+      head = sha256(line)
+    } finally {
+      closeSync(descriptor)
+    }
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new Failure(
+      EXIT.cannotWrite,
+      `the audit ${trail.path} cannot be written: ${reason}. What cannot be recorded is not run.`,
+      `无法写入审计 ${trail.path}：${reason}。无法记录的操作不会执行。`,
+      { state: ['nothing more was run', '未再执行任何命令'] },
+    )
+  }
+}
+
+/** The sha256 of the newest record of this run: who knows it can tell that the tail was cut off. */
+export function auditHead(): string {
+  return head
+}
+
+export function sha256(data: string | Buffer): string {
+  return createHash('sha256').update(data).digest('hex')
+}
+
+/** The last line of the file without its line break; torn where the line break is missing. */
+function lastLine(descriptor: number): { last: string; torn: boolean } {
+  const { size } = fstatSync(descriptor)
+  let text = Buffer.alloc(0)
+  for (let end = size; end > 0;) {
+    const piece = Buffer.alloc(Math.min(end, 65536))
+    end -= piece.length
+    readSync(descriptor, piece, 0, piece.length, end)
+    text = Buffer.concat([piece, text])
+    const start = text.lastIndexOf(10, text.length - 2)
+    if (start >= 0) {
+      text = text.subarray(start + 1)
+      break
+    }
+  }
+  const torn = text.length > 0 && text.at(-1) !== 10
+  return { last: text.toString().replace(/\n$/, ''), torn }
+}

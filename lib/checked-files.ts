@@ -1,0 +1,70 @@
+import { readFileSync, readdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Ajv, type ErrorObject } from 'ajv'
+import { closest } from 'fastest-levenshtein'
+import { parse } from 'yaml'
+import { EXIT, Failure } from './failure.ts'
+
+/** Where this collection of scripts stands. */
+export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
+
+/** The modules that have a descriptor. */
+export function moduleNames(): string[] {
+  return readdirSync(join(ROOT, 'modules'))
+    .filter((file) => file.endsWith('.json'))
+    .map((file) => file.slice(0, -'.json'.length))
+}
+
+/**
+ * Reads a JSON or YAML file and holds it against its schema.
+ * @throws Failure 78 with the path inside the file and a sentence
+ */
+export function readChecked<T>(path: string, kind: 'module' | 'site' | 'manual'): T {
+  let value: unknown
+  try {
+    value = parse(readFileSync(path, 'utf8'), { schema: 'core' })
+  } catch (error) {
+    throw wrongFile(path, (error as Error).message)
+  }
+  const schema = JSON.parse(readFileSync(join(ROOT, `modules/schemas/${kind}.schema.json`), 'utf8'))
+  const validate = new Ajv({ allErrors: false, verbose: true, strict: false }).compile(schema)
+  if (!validate(value)) {
+    throw wrongFile(path, validate.errors!.map((error) => sentence(error)).join('; '))
+  }
+  return value as T
+}
+
+/** A file that is wrong, with the path inside it and a sentence: exit 78. */
+export function wrongFile(path: string, problem: string): Failure {
+  return new Failure(EXIT.configuration, `${path} ${problem}`, `文件 ${path} 有误：${problem}`)
+}
+
+/** What is wrong, as a path inside the file and a sentence. */
+function sentence({
+  instancePath,
+  message,
+  params,
+  parentSchema,
+  keyword,
+  data,
+}: ErrorObject): string {
+  const where = `${instancePath || '/'}: `
+  if (keyword === 'additionalProperties') {
+    const known = Object.keys(parentSchema?.['properties'] ?? {}).filter((key) => key !== '$schema')
+    const near = known.length > 0 && closest(params['additionalProperty'], known)
+    return (
+      `${where}"${params['additionalProperty']}" is not known here.` +
+      (near ? ` Did you mean "${near}"? Known: ${known.join(', ')}` : '')
+    )
+  }
+  if (keyword === 'enum') {
+    return `${where}${JSON.stringify(data)} must be one of ${params['allowedValues'].join(', ')}`
+  }
+  if (keyword === 'pattern') {
+    const hint = /[{}\s]/.test(String(data)) ? ' ({ } and blanks are not allowed)' : ''
+    return `${where}${JSON.stringify(data)} does not look right${hint}: ${parentSchema?.['description'] ?? message}`
+  }
+  if (keyword === 'false schema') return `${where}does not belong here`
+  return where + message
+}

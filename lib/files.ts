@@ -1,0 +1,22 @@
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { EXIT, Failure } from './failure.ts'
+
+/**
+ * Writes a file so that it is either the old one or the new one, never half of it: aside, then renamed.
+ * @throws Failure 73
+ */
+export function writeWhole(path: string, text: string) {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(`${path}.new`, text, { flush: true })
+    renameSync(`${path}.new`, path)
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new Failure(
+      EXIT.cannotWrite,
+      `cannot write ${path}: ${reason}`,
+      `无法写入 ${path}：${reason}`,
+    )
+  }
+}

@@ -1,0 +1,242 @@
+import { existsSync, realpathSync } from 'node:fs'
+import { basename } from 'node:path'
+import { closest, distance } from 'fastest-levenshtein'
+import minimist from 'minimist'
+import { moduleNames } from './checked-files.ts'
+import { EXIT, EXIT_MEANINGS, Failure } from './failure.ts'
+
+/** The manual's two ways of upgrading: "via helm repo" and "via chart package". */
+export type Via = 'repo' | 'package'
+
+interface FlagMeaning {
+  /** what stands after the flag; left out for a switch */
+  value?: string
+  en: string
+  zh: string
+  /** how a value must look */
+  form?: RegExp
+}
+
+const WORD = /^[^\s{}]+$/
+
+const FLAGS = {
+  module: { value: 'NAME', en: 'the module', zh: '模块', form: WORD },
+  via: {
+    value: 'repo|package',
+    en: 'from the helm repository (default) or from a chart package',
+    zh: '通过 helm repo（默认）或通过 chart 包',
+    form: /^(repo|package)$/,
+  },
+  chart: {
+    value: 'PATH',
+    en: 'the chart package: a directory or a .tgz (with --via package)',
+    zh: 'chart 包：目录或 .tgz 文件（与 --via package 一起使用）',
+    form: /^[^{}]+$/,
+  },
+  version: {
+    value: 'VERSION',
+    en: 'the chart version; left out: the newest stable one of the repository',
+    zh: 'chart 版本；省略时使用仓库中最新的稳定版',
+    form: WORD,
+  },
+  release: {
+    value: 'NAME',
+    en: 'only this release of the module',
+    zh: '仅处理该模块的这一个 release',
+    form: WORD,
+  },
+  install: {
+    en: 'install the release; only where it does not exist yet (with --values)',
+    zh: '安装 release，仅当其尚不存在时可用（与 --values 一起使用）',
+  },
+  values: {
+    value: 'FILE',
+    en: 'the values for --install',
+    zh: '--install 使用的参数文件',
+    form: /^[^{}]+$/,
+  },
+  'allow-downgrade': {
+    en: 'allow a version older than the deployed one',
+    zh: '允许低于当前已部署的版本',
+  },
+  timeout: {
+    value: 'DURATION',
+    en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m)',
+    zh: '每条命令以及等待工作负载就绪的时限：90s、10m、1h（默认 10m）',
+    form: /^[1-9][0-9]{0,5}(s|m|h)$/,
+  },
+  ticket: {
+    value: 'TEXT',
+    en: 'the change ticket, for the audit',
+    zh: '变更单号，记入审计',
+    form: /^[^\n{}]+$/,
+  },
+  site: {
+    value: 'FILE',
+    en: 'the site file (default site.yaml)',
+    zh: '站点配置文件（默认 site.yaml）',
+    form: /^[^{}]+$/,
+  },
+  'dry-run': {
+    en: 'run nothing; print the commands as a bash script',
+    zh: '不执行任何命令，仅以 bash 脚本形式打印',
+  },
+  help: { en: 'print this', zh: '打印本帮助' },
+} satisfies Record<string, FlagMeaning>
+
+export type FlagName = keyof typeof FLAGS
+const EVERY_SCRIPT: FlagName[] = ['module', 'timeout', 'ticket', 'site', 'dry-run', 'help']
+
+export interface Flags {
+  module: string
+  via: Via
+  chart?: string
+  version?: string
+  release?: string
+  install: boolean
+  values?: string
+  'allow-downgrade': boolean
+  timeout?: string
+  ticket?: string
+  site: string
+  'dry-run': boolean
+}
+
+/** Wrong usage: exit 64. */
+export function usage(script: string, en: string, zh: string): Failure {
+  return new Failure(EXIT.usage, en, zh, {
+    next: [
+      `npx zx scripts/${script}.mts --help  shows every flag`,
+      `npx zx scripts/${script}.mts --help  查看所有参数`,
+    ],
+  })
+}
+
+/** The command line behind the script's own name, whether zx or node started it. */
+function commandLine(scriptPath: string): string[] {
+  const isScript = (word: string) => existsSync(word) && realpathSync(word) === scriptPath
+  return process.argv.slice(process.argv.findIndex(isScript) + 1)
+}
+
+/**
+ * The flags of the command line, strictly: an unknown one is refused with the nearest known.
+ * @param scriptPath the started script
+ * @param names the flags that it takes
+ * @throws Failure 64
+ */
+export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
+  const names = [...own, ...EVERY_SCRIPT]
+  const script = basename(scriptPath).replace(/\.\w+$/, '')
+  const words = commandLine(realpathSync(scriptPath))
+  const known = names.map((name) => `--${name}`)
+  const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
+  if (words.includes('--help') || words.includes('-h')) {
+    console.log(help(script, names))
+    process.exit(0)
+  }
+  const nearest = (word: string) => {
+    const near = closest(word, known)
+    return distance(word, near) <= 4 ? near : undefined
+  }
+  const refuse = (word: string): never => {
+    if (!word.startsWith('-')) {
+      throw usage(script, `"${word}" stands behind no flag`, `“${word}” 前面没有参数名`)
+    }
+    const flag = word.replace(/=.*/s, '')
+    const near = nearest(flag)
+    throw usage(
+      script,
+      `${flag} is not a flag of ${script}.` + (near ? ` Did you mean ${near}?` : ''),
+      `${script} 没有参数 ${flag}。` + (near ? `是否想用 ${near}？` : ''),
+    )
+  }
+  for (const word of words) {
+    // minimist would take `--no-x` for `--x false`, `--install=no` for `--install`, `-x` for `--x`
+    if (/^--no-/.test(word) || /^-[^-]/.test(word) || word === '--') refuse(word)
+    const [flag, value] = word.split(/=(.*)/s)
+    const name = flag?.replace(/^--/, '') as FlagName
+    if (value !== undefined && names.includes(name) && !meaning(name).value) {
+      throw usage(script, `${flag} takes no value`, `${flag} 不带值`)
+    }
+  }
+  const parsed = minimist(words, {
+    string: names.filter((name) => meaning(name).value),
+    boolean: names.filter((name) => !meaning(name).value),
+    unknown: refuse,
+  })
+  for (const name of names) {
+    const { value: form = '', form: pattern } = meaning(name)
+    const value: unknown = parsed[name]
+    if (typeof value !== 'string') {
+      if (Array.isArray(value))
+        throw usage(script, `--${name} is given twice`, `--${name} 重复出现`)
+      continue
+    }
+    if (value === '') {
+      throw usage(script, `--${name} needs a value: ${form}`, `--${name} 需要一个值：${form}`)
+    }
+    if (pattern && !pattern.test(value)) {
+      throw usage(
+        script,
+        `--${name} ${JSON.stringify(value)} must be ${form}` + placeholderHint(value).en,
+        `--${name} ${JSON.stringify(value)} 应为 ${form}` + placeholderHint(value).zh,
+      )
+    }
+  }
+  if (!parsed['module']) {
+    const all = moduleNames().join(', ')
+    throw usage(
+      script,
+      `--module is missing, for example: npx zx scripts/${script}.mts --module mspider. Known modules: ${all}`,
+      `缺少 --module，例如：npx zx scripts/${script}.mts --module mspider。已知模块：${all}`,
+    )
+  }
+  return {
+    ...parsed,
+    via: 'repo',
+    site: 'site.yaml',
+    ...defined(parsed),
+  } as unknown as Flags
+}
+
+const defined = (parsed: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(parsed).filter(([, value]) => value !== undefined))
+
+function placeholderHint(value: string): { en: string; zh: string } {
+  return /[{}\s]/.test(value)
+    ? {
+        en: ', without { } or blanks: is it a placeholder of the manual?',
+        zh: '，不能含有 { } 或空白：是否为手册中的占位符？',
+      }
+    : { en: '', zh: '' }
+}
+
+function help(script: string, names: FlagName[]): string {
+  const rows = names.map((name): [string, FlagMeaning] => [name, FLAGS[name]])
+  const flag = ([name, { value }]: [string, FlagMeaning]) => `--${name}${value ? ' ' + value : ''}`
+  const width = Math.max(...rows.map((row) => flag(row).length))
+  return [
+    `npx zx scripts/${script}.mts --module NAME [flags]`,
+    '',
+    ...rows.flatMap((row) => [
+      `  ${flag(row).padEnd(width)}  ${row[1].en}`,
+      `  ${''.padEnd(width)}  ${row[1].zh}`,
+    ]),
+    '',
+    `Modules · 模块: ${moduleNames().join(', ')}`,
+    '',
+    'Exit codes · 退出码:',
+    ...EXIT_MEANINGS.map(([code, en, zh]) => `  ${code.padEnd(6)} ${en} · ${zh}`),
+    '',
+    'Environment · 环境变量: CHART_REPO_USERNAME, CHART_REPO_PASSWORD',
+  ].join('\n')
+}
+
+/** The time limit of this run, as it was given, and in seconds. */
+export function timeLimit({ timeout = '10m' }: Pick<Flags, 'timeout'>): {
+  text: string
+  seconds: number
+} {
+  const unit = { s: 1, m: 60, h: 3600 }[timeout.at(-1) as 's' | 'm' | 'h']
+  return { text: timeout, seconds: parseInt(timeout) * unit }
+}

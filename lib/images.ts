@@ -1,0 +1,200 @@
+import { audit } from './audit.ts'
+import { type RegistryKeys } from './charts.ts'
+import { EXIT, Failure } from './failure.ts'
+import { containerRepository, type Release } from './inputs.ts'
+import { stateBefore } from './releases.ts'
+import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
+import { answer, ask, check, report } from './run.ts'
+import { thisRun } from './session.ts'
+import { type Command } from './shell.ts'
+
+/** An image reference, where it stands, and its pull policy where one is given. */
+export interface ImageUse {
+  image: string
+  pullPolicy?: string
+  of: string
+}
+
+/**
+ * Every image that objects name: the string `image` of a container, and of a custom resource, wherever
+ * it stands.
+ */
+export function imagesOf(objects: KubernetesObject[]): ImageUse[] {
+  const uses: ImageUse[] = []
+  const visit = (value: unknown, of: string) => {
+    if (value === null || typeof value !== 'object') return
+    const { image, imagePullPolicy } = value as Record<string, unknown>
+    if (typeof image === 'string' && image !== '') {
+      uses.push({
+        image,
+        of,
+        ...(typeof imagePullPolicy === 'string' && { pullPolicy: imagePullPolicy }),
+      })
+    }
+    for (const inner of Object.values(value)) visit(inner, of)
+  }
+  for (const object of objects) {
+    if (object.kind !== 'CustomResourceDefinition') visit(object, nameOf(object))
+  }
+  return uses
+}
+
+/** What `helm upgrade` takes and `helm template` does not (helm 3.10 to 4). */
+const UPGRADE_ONLY =
+  /\s(--install|-i|--cleanup-on-fail|--reuse-values|--reset-values|--reset-then-reuse-values|--rollback-on-failure|--history-max[= ]\d+)(?=\s|$)/g
+
+/**
+ * The chart as this very `helm upgrade` would render it: the same words, so that what somebody adds to
+ * the command in a copy of the script is rendered too. `helm upgrade --dry-run` would fail where a
+ * chart brings objects of a kind whose CRD comes with this upgrade (helm 3.19 pkg/action/upgrade.go
+ * builds the objects even in a dry run).
+ */
+async function render(upgrade: Command, registry: RegistryKeys): Promise<string> {
+  const isInstall = /\s--install\b/.test(upgrade.text)
+  const template = upgrade.text
+    .replace(/^helm upgrade\b/, 'helm template')
+    .replace(UPGRADE_ONLY, '')
+  const apis = await apiVersions()
+  return await answer(
+    `${template} \\\n${isInstall ? '' : '--is-upgrade '}--kube-version $kubeVersion ${apis && `--api-versions ${apis}`}`,
+    { imageRegistry: registry.value },
+  )
+}
+
+/** group/version and group/version/Kind of all that the cluster serves, as charts ask for it. */
+async function apiVersions(): Promise<string> {
+  // exit 1 where one aggregated API is down; the others are answered
+  const { stdout } = await ask('kubectl api-resources --no-headers --request-timeout=20s')
+  const kinds = stdout.split('\n').flatMap((line) => {
+    const [kind, , version] = line.trim().split(/\s+/).reverse()
+    return kind && version ? [version, `${version}/${kind}`] : []
+  })
+  return [...new Set(kinds)].join(',')
+}
+
+const rendered = new Map<string, string>()
+
+/**
+ * Renders the chart with the values of this upgrade, shows every image reference, and refuses those
+ * that the nodes would not find: outside the module's place in the site's registry, and, where images
+ * were loaded on the nodes, those that are always pulled.
+ * @throws Failure 78, naming them
+ */
+export async function checkImages(release: Release, upgrade: Command, registry: RegistryKeys) {
+  const { inputs } = thisRun()
+  const { site, module, flags } = inputs
+  const place = `${site.containerRegistry}/${containerRepository(inputs)}/`
+  await check(
+    `check: the chart is rendered with these values; every image must be in ${place}`,
+    `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}`,
+    async () => {
+      const manifest = await render(upgrade, registry)
+      rendered.set(release.release, manifest)
+      const uses = imagesOf(objectsIn(manifest))
+      for (const image of [...new Set(uses.map(({ image }) => image))].sort()) report(`  ${image}`)
+      audit({
+        event: 'images',
+        release: release.release,
+        images: [...new Set(uses.map(({ image }) => image))].sort(),
+      })
+      const allowed = (image: string) => site.otherImages?.some((start) => image.startsWith(start))
+      const inPlace = (image: string) =>
+        image.startsWith(place) && !image.slice(place.length).includes('/')
+      const outside = uses.filter(({ image }) => !inPlace(image) && !allowed(image))
+      const always =
+        site.imagesFrom === 'nodes' ? uses.filter(({ pullPolicy }) => pullPolicy === 'Always') : []
+      const list = (found: ImageUse[]) =>
+        found.map(({ image, of }) => `${image}  (${of})`).join('\n')
+      const keys = Object.keys(release.registryKeys[flags.via]).join(', ')
+      if (outside.length > 0) {
+        throw new Failure(
+          EXIT.configuration,
+          `these images are not in ${place}, where the module's images are at this site:\n${list(outside)}`,
+          `以上镜像不在 ${place} 中，而本站点的该模块镜像应位于此处`,
+          {
+            state: ['nothing was changed', '未做任何更改'],
+            next: [
+              `if the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}`,
+              `若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若为 bak.yaml 中写定的值：用上述命令查看`,
+            ],
+          },
+        )
+      }
+      if (always.length > 0) {
+        throw new Failure(
+          EXIT.configuration,
+          `the images were loaded on the nodes, but these have imagePullPolicy: Always, which pulls them from a registry:\n${list(always)}`,
+          '镜像已加载到节点，但以上镜像的 imagePullPolicy 为 Always，会从镜像仓库拉取',
+          {
+            state: ['nothing was changed', '未做任何更改'],
+            next: [
+              `see which value sets it: helm get values ${release.release} -n ${release.namespace}`,
+              '请用上述命令查看是哪个参数设置的',
+            ],
+          },
+        )
+      }
+    },
+  )
+}
+
+/**
+ * Is this upgrade there already: the same chart version, the registry keys, and the same objects as
+ * those that are deployed? Objects that differ between two renderings (random passwords, certificates)
+ * are not counted.
+ */
+export async function isDeployed(
+  release: Release,
+  upgrade: Command,
+  registry: RegistryKeys,
+): Promise<boolean> {
+  const { variables } = thisRun()
+  const done = await check(
+    'only if this chart with these values is not deployed already',
+    '仅当该 chart 与参数尚未部署时执行',
+    async () => {
+      const { deployed, last } = stateBefore(release)
+      if (
+        !deployed ||
+        deployed !== last ||
+        deployed.chart !== `${release.chart}-${variables['version']}`
+      )
+        return false
+      const where = `${release.release} -n ${release.namespace} --revision ${deployed.revision}`
+      const set = JSON.parse(await answer(`helm get values ${where} -o json`))
+      if (registry.pairs.some(([key, value]) => atPath(set, key) !== value)) return false
+      const byName = (manifest: string) =>
+        new Map(
+          objectsIn(manifest)
+            .filter((object) => !isTest(object))
+            .map((object) => [nameOf(object), JSON.stringify(object)]),
+        )
+      const now = byName(
+        (await answer(`helm get manifest ${where}`)) +
+          '\n---\n' +
+          (await answer(`helm get hooks ${where}`)),
+      )
+      const wanted = byName(rendered.get(release.release)!)
+      if (now.size !== wanted.size) return false
+      const different = [...wanted]
+        .filter(([name, text]) => now.get(name) !== text)
+        .map(([name]) => name)
+      if (different.length === 0) return true
+      const again = byName(await render(upgrade, registry))
+      return different.every((name) => now.has(name) && again.get(name) !== wanted.get(name))
+    },
+  )
+  if (done)
+    report(
+      `  ${release.release} is deployed at this version with these values: nothing to do · 已是该版本与参数，无需升级`,
+    )
+  return done ?? false
+}
+
+const isTest = ({ metadata }: KubernetesObject) =>
+  /\btest\b/.test(metadata.annotations?.['helm.sh/hook'] ?? '')
+
+/** The value at a dotted path, as in `--set spidernet.image.registry=…`. */
+function atPath(values: unknown, path: string): unknown {
+  return path.split('.').reduce((value: any, key) => value?.[key], values)
+}

@@ -1,0 +1,112 @@
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  ftruncateSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from 'node:fs'
+import { hostname, tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { EXIT, Failure } from './failure.ts'
+
+/**
+ * Takes the lock of a target for as long as this process, or a command that inherited the
+ * descriptor, lives: the lock belongs to the open file (flock(2)), so it outlives a killed script
+ * until its helm has ended too.
+ * @param target what is locked, for example `release/<cluster uid>/mspider-system/mspider`
+ * @param holder what the second comer is told
+ * @returns the open descriptor, to be handed to every command that changes the target
+ * @throws Failure 75 when somebody holds it, 73 when the lock file can't be written
+ */
+export function lock(target: string, holder: Record<string, string>): number {
+  const path = join(
+    lockDirectory(),
+    `dce-upgrade-${createHash('sha256').update(target).digest('hex').slice(0, 24)}.lock`,
+  )
+  let descriptor: number
+  try {
+    descriptor = openLock(path)
+  } catch (error) {
+    throw new Failure(
+      EXIT.cannotWrite,
+      `the lock file ${path} cannot be opened: ${(error as Error).message}`,
+      `无法打开锁文件 ${path}：${(error as Error).message}`,
+    )
+  }
+  const flock = spawnSync('flock', ['-n', '-E', '75', '3'], {
+    stdio: ['ignore', 'ignore', 'pipe', descriptor],
+    encoding: 'utf8',
+  })
+  if (flock.status === 75) {
+    const held = readFileSync(path, 'utf8').trim()
+    closeSync(descriptor)
+    throw new Failure(
+      EXIT.tryLater,
+      `${target} is locked; the holder is ${held || 'unknown'}`,
+      `${target} 已被锁定，持有者：${held || '未知'}`,
+      {
+        state: ['nothing was changed', '未做任何更改'],
+        next: [
+          `wait for it; \`fuser -v ${path}\` shows the processes that hold it`,
+          `请等待其结束；可用 \`fuser -v ${path}\` 查看持有锁的进程`,
+        ],
+      },
+    )
+  }
+  if (flock.status !== 0) {
+    throw new Failure(
+      EXIT.configuration,
+      `flock (util-linux) is needed: ${flock.error?.message ?? flock.stderr}`,
+      `需要 flock（util-linux）：${flock.error?.message ?? flock.stderr}`,
+    )
+  }
+  const text = {
+    ...holder,
+    pid: String(process.pid),
+    user: userInfo().username,
+    host: hostname(),
+    since: new Date().toISOString(),
+  }
+  ftruncateSync(descriptor)
+  writeSync(
+    descriptor,
+    Object.entries(text)
+      .map(([key, value]) => `${key} ${value}`)
+      .join(', '),
+    0,
+  )
+  return descriptor
+}
+
+/** One place for all users and sites of this machine: the same target has the same lock. */
+function lockDirectory(): string {
+  try {
+    accessSync('/run/lock', constants.W_OK)
+    return '/run/lock'
+  } catch {
+    return tmpdir()
+  }
+}
+
+/** Not through a link that somebody laid, and open to other users: they must be able to lock too. */
+function openLock(path: string): number {
+  const { O_RDWR, O_CREAT, O_NOFOLLOW } = constants
+  try {
+    return openSync(path, O_RDWR | O_NOFOLLOW)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+  const before = process.umask(0)
+  try {
+    const descriptor = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o666)
+    fstatSync(descriptor)
+    return descriptor
+  } finally {
+    process.umask(before)
+  }
+}

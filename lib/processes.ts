@@ -1,0 +1,172 @@
+import { constants } from 'node:os'
+import { $ } from 'zx'
+import { EXIT, Failure } from './failure.ts'
+
+/** How a command ended. */
+export interface Ended {
+  exitCode: number
+  signal: NodeJS.Signals | null
+  stdout: string
+  stderr: string
+  seconds: number
+  timedOut: boolean
+}
+
+interface Options {
+  env: NodeJS.ProcessEnv
+  /** the directory it runs in */
+  cwd: string
+  /** time limit in seconds; then TERM, the grace, KILL */
+  limit: number
+  /** file descriptors that it inherits as 3, 4, …: the locks it keeps while it lives */
+  descriptors?: number[]
+  /** gets each piece of output as it comes */
+  onOutput?: (text: string, from: 'stdout' | 'stderr') => void
+}
+
+/**
+ * Seconds between TERM and KILL. helm needs some: on TERM it marks its release failed, on KILL the
+ * release stays pending.
+ */
+const GRACE = 30
+
+/** The process groups that are at work. */
+const groups = new Set<number>()
+/** Why this script is ending: a signal to it, or its parent vanished (a hang-up). */
+let ending: { signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP'; vanishedParent: boolean } | undefined
+
+function signalGroups(signal: NodeJS.Signals) {
+  for (const group of groups) {
+    try {
+      process.kill(-group, signal)
+    } catch {
+      // it has just ended by itself
+    }
+  }
+}
+
+/**
+ * INT, TERM, HUP and a parent that vanished (TERM or HUP to npx ends npx alone) reach the commands
+ * at work; the script ends when they have ended. A command gets TERM for HUP: helm handles INT and
+ * TERM only (helm 3.19 cmd/helm/upgrade.go), and left pending by a HUP it would block the next upgrade.
+ */
+export function watchSignals() {
+  const end = (signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP', vanishedParent = false) => {
+    ending ??= { signal, vanishedParent }
+    if (groups.size === 0) exitNow()
+    signalGroups(signal === 'SIGINT' ? 'SIGINT' : 'SIGTERM')
+    setTimeout(() => signalGroups('SIGKILL'), GRACE * 1000).unref()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => end(signal))
+  const parent = process.ppid
+  setInterval(() => {
+    if (process.ppid !== parent && !ending) end('SIGHUP', true)
+  }, 300).unref()
+}
+
+/** Ends the script at once when a signal came while no command was at work. */
+function exitNow(): never {
+  const failure = endingFailure()!
+  process.stderr.write(failure[Symbol.for('nodejs.util.inspect.custom') as never] as string)
+  process.exit(failure.exitCode)
+}
+
+/** The failure with which the script ends after a signal; undefined where none came. */
+export function endingFailure(): Failure | undefined {
+  if (!ending) return undefined
+  const { signal, vanishedParent } = ending
+  const number = constants.signals[signal]
+  return new Failure(
+    128 + number,
+    vanishedParent ? 'ended: the process that started this script is gone' : `ended by ${signal}`,
+    vanishedParent ? '已终止：启动本脚本的进程已消失' : `被 ${signal} 终止`,
+    { next: ['run the same command again', '请重新执行同一命令'] },
+  )
+}
+
+/**
+ * Runs shell text with bash in a process group of its own, with stdin from /dev/null, and waits for
+ * its end. Never rejects because of what the command did: see `exitCode`.
+ */
+export async function execute(text: string, options: Options): Promise<Ended> {
+  const { env, cwd, limit, descriptors = [], onOutput } = options
+  // every setting is given, so that no ZX_* variable of the environment changes it
+  const shell = $({
+    env,
+    cwd,
+    shell: '/bin/bash',
+    prefix: 'set -euo pipefail; ',
+    postfix: '',
+    nothrow: true,
+    quiet: true,
+    verbose: false,
+    preferLocal: false,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe', ...descriptors],
+  })
+  const start = process.hrtime.bigint()
+  const command = shell([text] as unknown as TemplateStringsArray)
+  const group = command.pid!
+  groups.add(group)
+  command.stdout.on('data', (data: Buffer) => onOutput?.(data.toString(), 'stdout'))
+  command.stderr.on('data', (data: Buffer) => onOutput?.(data.toString(), 'stderr'))
+  let timedOut = false
+  const kill = (signal: NodeJS.Signals) => {
+    timedOut = true
+    try {
+      process.kill(-group, signal)
+    } catch {
+      // it has just ended by itself
+    }
+  }
+  const timers = [
+    setTimeout(kill, limit * 1000, 'SIGTERM'),
+    setTimeout(kill, (limit + GRACE) * 1000, 'SIGKILL'),
+  ]
+  const output = await command
+  timers.forEach(clearTimeout)
+  groups.delete(group)
+  return {
+    exitCode: output.exitCode ?? 128 + constants.signals[output.signal ?? 'SIGKILL'],
+    signal: output.signal,
+    stdout: output.stdout,
+    stderr: output.stderr,
+    seconds: Number(process.hrtime.bigint() - start) / 1e9,
+    timedOut,
+  }
+}
+
+/**
+ * The exit code for a command that failed, from the tool's own words (Go's net, net/http and os
+ * packages, which helm, kubectl and charts-syncer share).
+ */
+export function exitCodeFor({ stderr, timedOut }: Pick<Ended, 'stderr' | 'timedOut'>): number {
+  if (/no space left on device|read-only file system|disk quota exceeded/i.test(stderr)) {
+    return EXIT.cannotWrite
+  }
+  if (
+    /\b401\b|\b403\b|unauthorized|forbidden|must be logged in|authentication required/i.test(stderr)
+  ) {
+    return EXIT.notAllowed
+  }
+  if (
+    timedOut ||
+    /connection refused|no such host|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|Client\.Timeout|server misbehaving|unable to connect to the server|cluster unreachable|\b50[234]\b/i.test(
+      stderr,
+    )
+  ) {
+    return EXIT.unreachable
+  }
+  if (
+    /x509|certificate|server gave HTTP response to HTTPS client|http: server gave/i.test(stderr)
+  ) {
+    return EXIT.configuration
+  }
+  return EXIT.commandFailed
+}
+
+/** Waits; a signal ends the script meanwhile. */
+export function pause(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+}

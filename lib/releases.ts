@@ -1,0 +1,248 @@
+import { closest } from 'fastest-levenshtein'
+import { audit } from './audit.ts'
+import { EXIT, Failure, type FailureDetails } from './failure.ts'
+import { type Release } from './inputs.ts'
+import { ask, check, say, onFailureDescribe, questionFailed, report, setVariable } from './run.ts'
+import { firstTime, kubeconfigPath, thisRun } from './session.ts'
+import { quote } from './shell.ts'
+import { hookReasons } from './standing.ts'
+
+/** A revision, as `helm history -o json` says it. */
+interface Revision {
+  revision: number
+  updated: string
+  status: string
+  /** name and version of the chart: mspider-0.20.1 */
+  chart: string
+  description: string
+}
+
+/** What is known of a release before anything is done. */
+interface ReleaseState {
+  revisions: Revision[]
+  last?: Revision
+  deployed?: Revision
+}
+
+const states = new Map<string, ReleaseState>()
+
+/** All revisions of a release that helm keeps; none when there is no such release. */
+async function history({ release, namespace }: Release): Promise<ReleaseState> {
+  const question = `helm history ${release} -n ${namespace} -o json`
+  const ended = await ask(question)
+  if (ended.exitCode !== 0 && !/release: not found/i.test(ended.stderr))
+    throw questionFailed(question, ended)
+  const revisions: Revision[] = ended.exitCode === 0 ? JSON.parse(ended.stdout) : []
+  return {
+    revisions,
+    last: revisions.at(-1),
+    deployed: revisions.findLast(({ status }) => status === 'deployed'),
+  }
+}
+
+/** The version in `mspider-0.20.1`. */
+export function chartVersion({ chart }: Release, revision: Revision): string {
+  return revision.chart.slice(chart.length + 1)
+}
+
+/** The command that brings a release back to a revision, for any terminal of this machine. */
+function rollback({ release, namespace }: Release, revision: number): string {
+  const { site, sitePath } = thisRun().inputs
+  const kubeconfig = quote(kubeconfigPath(site.kubeconfig, sitePath))
+  return `helm rollback ${release} ${revision} -n ${namespace} --kubeconfig ${kubeconfig} --kube-context ${quote(site.context)} --wait`
+}
+
+/**
+ * Reads the state of the module's releases. From here on a failure says what became of them.
+ * @throws Failure 66 a release does not exist or was never deployed · 75 one is pending: nothing may
+ * be done to it until a person has cured it · 64 --install where the release exists
+ */
+export async function checkReleases() {
+  if (!firstTime('checkReleases')) return
+  const { releases, flags, module } = thisRun().inputs
+  const names = releases.map(({ release, namespace }) => `${namespace}/${release}`).join(', ')
+  const [en, zh] = flags.install
+    ? [`check: ${names} does not exist yet`, `检查：${names} 尚不存在`]
+    : [
+        `check: ${names} is deployed, and no other helm is at work on it`,
+        `检查：${names} 已部署，且没有其他 helm 正在操作`,
+      ]
+  await check(en!, zh!, async () => {
+    for (const release of releases) {
+      const state = await history(release)
+      states.set(release.release, state)
+      audit({
+        event: 'state',
+        release: release.release,
+        revision: state.last?.revision,
+        status: state.last?.status,
+        chart: state.deployed?.chart,
+      })
+      refusePending(release, state)
+      if (flags.install) refuseExisting(release, state)
+      else if (!state.deployed) throw await notThere(release, state)
+      else
+        report(
+          `  ${release.release}: revision ${state.deployed.revision}, ${state.deployed.chart}, deployed ${state.deployed.updated}`,
+        )
+    }
+    onFailureDescribe(() => describeReleases(releases))
+  })
+  if (flags.install)
+    say(
+      `an installation of ${module.name} takes its values from --values`,
+      `安装 ${module.name} 时使用 --values 指定的参数`,
+    )
+}
+
+function refusePending(release: Release, { last, deployed }: ReleaseState) {
+  if (!last || !/^(pending-|uninstalling)/.test(last.status)) return
+  const cure = deployed ? rollback(release, deployed.revision) : undefined
+  const { release: name, namespace } = release
+  throw new Failure(
+    EXIT.tryLater,
+    `release ${name} is ${last.status} since ${last.updated} (revision ${last.revision}): another helm is at work on it, or was killed`,
+    `release ${name} 自 ${last.updated} 起处于 ${last.status}（revision ${last.revision}）：有其他 helm 正在操作，或曾被强行终止`,
+    {
+      state: ['nothing was changed', '未做任何更改'],
+      next: cure
+        ? [
+            `first make sure that no helm is at work on it anywhere; then\n${cure}\nand run the same command again`,
+            '请先确认任何机器上都没有 helm 正在操作它；然后执行上面的命令，再重新运行本脚本',
+          ]
+        : [
+            `there is no deployed revision to go back to: a person decides. See: helm history ${name} -n ${namespace}, helm status ${name} -n ${namespace}`,
+            '没有可回滚到的已部署 revision，须由人工判断。可用上述两条命令查看',
+          ],
+    },
+  )
+}
+
+function refuseExisting({ release }: Release, { deployed, revisions }: ReleaseState) {
+  if (!deployed && revisions.every(({ status }) => status === 'failed')) return
+  throw new Failure(
+    EXIT.usage,
+    `--install is for a release that does not exist; ${release} does (${deployed?.chart ?? revisions.at(-1)?.status})`,
+    `--install 仅用于尚不存在的 release；${release} 已存在（${deployed?.chart ?? revisions.at(-1)?.status}）`,
+    {
+      state: ['nothing was changed', '未做任何更改'],
+      next: ['leave --install and --values out', '去掉 --install 和 --values'],
+    },
+  )
+}
+
+async function notThere({ release, namespace }: Release, { last }: ReleaseState): Promise<Failure> {
+  const list = await ask(`helm list -n ${namespace} -q`)
+  const others = list.stdout.split('\n').filter(Boolean)
+  const near = others.length > 0 ? closest(release, others) : ''
+  return new Failure(
+    EXIT.missingInput,
+    last
+      ? `release ${release} in ${namespace} has no deployed revision; the last one is ${last.status}: ${last.description}`
+      : `there is no release ${release} in the namespace ${namespace}.` +
+          (near ? ` There is: ${others.join(', ')}` : ''),
+    last
+      ? `命名空间 ${namespace} 中的 release ${release} 没有已部署的 revision；最后一个为 ${last.status}：${last.description}`
+      : `命名空间 ${namespace} 中没有 release ${release}。` +
+          (near ? `现有：${others.join('、')}` : ''),
+    {
+      state: ['nothing was changed', '未做任何更改'],
+      next: [
+        `to install it: --install --values FILE; to see what there is: helm list -A`,
+        `如需安装：--install --values FILE；查看现有 release：helm list -A`,
+      ],
+    },
+  )
+}
+
+/** What became of the releases, for a failure: compared with the state at the start. */
+async function describeReleases(releases: Release[]): Promise<Partial<FailureDetails>> {
+  const state: string[][] = []
+  const next: string[] = []
+  for (const release of releases) {
+    const before = states.get(release.release)!
+    const now = await history(release)
+    const { release: name } = release
+    if (now.last?.revision === before.last?.revision && now.last?.status === before.last?.status) {
+      state.push([
+        `release ${name} is as it was: ` +
+          (now.last
+            ? `revision ${now.last.revision}, ${now.last.chart}, ${now.last.status}`
+            : 'not installed'),
+        `release ${name} 未变：` +
+          (now.last
+            ? `revision ${now.last.revision}，${now.last.chart}，${now.last.status}`
+            : '未安装'),
+      ])
+      continue
+    }
+    const was =
+      before.deployed && `before: revision ${before.deployed.revision}, ${before.deployed.chart}`
+    state.push([
+      `release ${name} is at revision ${now.last?.revision}, ${now.last?.chart}, ${now.last?.status} (${was ?? 'before: not installed'})`,
+      `release ${name} 现为 revision ${now.last?.revision}，${now.last?.chart}，${now.last?.status}`,
+    ])
+    const hooks = now.last?.status === 'failed' ? await hookReasons(release) : ''
+    if (hooks) state.push([hooks, ''])
+    if (before.deployed) next.push(rollback(release, before.deployed.revision))
+  }
+  return {
+    state: [state.map(([en]) => en).join('\n'), state.map(([, zh]) => zh).join('\n')],
+    ...(next.length > 0 && {
+      next: [
+        `to go back:\n${next.join('\n')}\nor mend the cause and run the same command again`,
+        '回滚请执行上面的命令；或排除故障后重新执行同一命令',
+      ],
+    }),
+  }
+}
+
+/** The revision whose values are backed up: the last *deployed* one, not a failed one after it. */
+export async function setLastDeployedRevision(release: Release) {
+  await setVariable('revision', '{last_deployed_revision}', async () => {
+    const { deployed, last } = await history(release)
+    if (!deployed) throw await notThere(release, { revisions: [], last })
+    return String(deployed.revision)
+  })
+}
+
+/**
+ * After the upgrade: the last revision must be deployed, at the exact version.
+ * @throws Failure 1
+ */
+export async function checkReleased(release: Release) {
+  const { variables } = thisRun()
+  await check(
+    `check: ${release.release} is deployed at the version above`,
+    `检查：${release.release} 已部署为上述版本`,
+    async () => {
+      const { last } = await history(release)
+      audit({
+        event: 'state',
+        release: release.release,
+        revision: last?.revision,
+        status: last?.status,
+        chart: last?.chart,
+      })
+      report(`  ${release.release}: revision ${last?.revision}, ${last?.chart}, ${last?.status}`)
+      if (last?.status === 'deployed' && chartVersion(release, last) === variables['version'])
+        return
+      throw new Failure(
+        EXIT.commandFailed,
+        `${release.release} should be deployed at ${variables['version']}, but is ${last?.status} at ${last?.chart}`,
+        `${release.release} 应部署为 ${variables['version']}，实际为 ${last?.chart}（${last?.status}）`,
+        await describeReleases([release]),
+      )
+    },
+  )
+}
+
+/** What is known of the release from before, for other checks. */
+export function stateBefore(release: Release): ReleaseState {
+  return states.get(release.release) ?? { revisions: [] }
+}
+
+/** What to do when the workloads did not come up. */
+export async function stateAndRollback(release: Release): Promise<Partial<FailureDetails>> {
+  return describeReleases([release])
+}

@@ -1,0 +1,229 @@
+import { basename } from 'node:path'
+import { audit } from './audit.ts'
+import { EXIT, Failure, tail, type FailureDetails } from './failure.ts'
+import { timeLimit } from './flags.ts'
+import { heading, type StepName } from './ledger.ts'
+import { print, redact } from './output.ts'
+import { endingFailure, execute, exitCodeFor, type Ended } from './processes.ts'
+import { thisRun } from './session.ts'
+import { command, type Command } from './shell.ts'
+
+/** The manual's heading, where it stands in the manual, and where we differ. */
+export function step(name: StepName) {
+  const { inputs, dryRun } = thisRun()
+  const { title, lines, differs } = heading(inputs.module, inputs.flags.via, name)
+  printHeading(title, lines)
+  if (dryRun)
+    differs.forEach(({ where, en, zh }) => print(`# differs from ${where}: ${en}\n# ${zh}`))
+}
+
+/** A heading of ours, for what the manual does not have. */
+export function ownStep(en: string, zh: string) {
+  printHeading(`${en} · ${zh}`, 'not in the manual · 手册中没有')
+}
+
+function printHeading(title: string, lines: string) {
+  const run = thisRun()
+  Failure.currentStep = `${title} (${lines})`
+  run.stepLines = lines
+  const text = `# ${title} (${lines})`
+  print('\n' + (process.stdout.isTTY && !run.dryRun ? `\x1b[1m${text}\x1b[0m` : text))
+}
+
+/** A remark: a comment in the dry run, a line in a real run. */
+export function say(en: string, zh: string) {
+  print(`# ${en}\n# ${zh}`)
+}
+
+/** A line for the person at the terminal; a dry run has none. */
+export function report(text: string) {
+  if (!thisRun().dryRun) print(text)
+}
+
+/**
+ * Something that is not a command of the manual: reading a file, checking a state. A dry run says what
+ * a real run would do there, and does nothing.
+ * @param en what it does, in English
+ * @param zh the same in Chinese
+ * @returns what `work` returns; undefined in a dry run
+ */
+export async function check<T>(
+  en: string,
+  zh: string,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  say(en, zh)
+  return thisRun().dryRun ? undefined : await work()
+}
+
+/**
+ * A value that commands use as `$name`. A dry run writes a placeholder, as the manual does.
+ * @param placeholder for example {last_deployed_revision}
+ * @param find finds it in a real run
+ */
+export async function setVariable(
+  name: string,
+  placeholder: string,
+  find: () => Promise<string>,
+): Promise<string> {
+  const { dryRun, variables } = thisRun()
+  const value = dryRun ? placeholder : await find()
+  if (!dryRun && !/^[^\s{}*?'"$`\\]+$/.test(value)) {
+    throw new Failure(
+      EXIT.configuration,
+      `${name} has the value ${JSON.stringify(value)}, which a shell would change`,
+      `${name} 的值 ${JSON.stringify(value)} 会被 shell 改写`,
+    )
+  }
+  if (variables[name] !== value) exportVariable(name, value)
+  return value
+}
+
+/** `export NAME=value`, as the manual does it; commands use `$NAME`. */
+export function exportVariable(name: string, value: string) {
+  const { dryRun, variables } = thisRun()
+  print(`${dryRun ? '' : '$ '}export ${name}=${value}`)
+  variables[name] = value
+}
+
+/** `$time`: when this run was started, for the names of what it writes. */
+export async function setTime() {
+  await setVariable('time', '{time_of_this_run}', async () => thisRun().time)
+}
+
+/**
+ * Runs a command: prints it, records it, runs it in the module's directory, records how it ended. A
+ * dry run only prints it.
+ * @returns its stdout; '' in a dry run
+ * @throws Failure when it fails: 1, or 69, 73, 77, 78 where its words say why; 128+n after a signal
+ */
+export async function run(
+  first: TemplateStringsArray | Command,
+  ...values: Parameters<typeof command> extends [unknown, ...infer V] ? V : never
+): Promise<string> {
+  const { text } = 'raw' in first ? command(first, ...values) : first
+  const { dryRun, env, variables, inputs, stepLines, locks } = thisRun()
+  print(dryRun ? text : `$ ${text}`)
+  if (dryRun) return ''
+  const about = {
+    script: inputs.script,
+    step: Failure.currentStep,
+    manual: stepLines,
+    command: text,
+    variables: usedVariables(text, variables),
+  }
+  audit({ event: 'command', ...about })
+  const limit = timeLimit(inputs.flags)
+  const cwd = inputs.stateDirectory
+  const lines = linePrinter()
+  const ended = await execute(text, {
+    env: { ...env, ...variables },
+    cwd,
+    limit: limit.seconds,
+    descriptors: locks,
+    onOutput: lines.write,
+  })
+  lines.end()
+  const { exitCode, signal, seconds: duration, timedOut, stdout, stderr } = ended
+  audit({ event: 'ended', command: text, exitCode, signal, seconds: duration, timedOut })
+  const interruption = endingFailure()
+  if (interruption) throw await withState(interruption, text)
+  if (exitCode === 0 && !timedOut) return stdout
+  const code = exitCodeFor(ended)
+  throw await withState(
+    new Failure(
+      code,
+      timedOut
+        ? `the command did not end within ${limit.text} (--timeout)`
+        : `the command failed with exit code ${exitCode}`,
+      timedOut ? `命令未在 ${limit.text} 内结束（--timeout）` : `命令失败，退出码 ${exitCode}`,
+      { said: redact(tail(stderr || stdout)) },
+    ),
+    text,
+  )
+}
+
+/** The shell variables of ours that a command uses, with their values: without them it can't be repeated. */
+function usedVariables(text: string, variables: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(variables).filter(([name]) => new RegExp(`\\$${name}\\b`).test(text)),
+  )
+}
+
+/** Prints a command's output line by line, so that a secret that comes in two pieces is found. */
+function linePrinter() {
+  const rest = { stdout: '', stderr: '' }
+  return {
+    write(text: string, from: 'stdout' | 'stderr') {
+      const lines = (rest[from] + text).split('\n')
+      rest[from] = lines.pop()!
+      lines.forEach(print)
+    },
+    end: () => Object.values(rest).filter(Boolean).forEach(print),
+  }
+}
+
+/** From here on a failure says what state things are in and what to do, as `describe` finds it. */
+export function onFailureDescribe(describe: () => Promise<Partial<FailureDetails>>) {
+  thisRun().describeState = describe
+}
+
+async function withState(failure: Failure, text: string): Promise<Failure> {
+  const run = thisRun()
+  const { describeState } = run
+  run.describeState = undefined // the questions of the description may fail too
+  run.ending = true
+  const found = await describeState?.().catch(() => undefined)
+  Object.assign(failure.details, { command: text }, { ...found, ...failure.details })
+  Failure.last = failure
+  return failure
+}
+
+/**
+ * Asks a tool something; nothing is changed by it, so it is neither shown nor recorded.
+ * @param variables shell variables for this question, besides those of the run
+ * @returns how it ended, whatever its exit code
+ * @throws Failure 128+n after a signal
+ */
+export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
+  const run = thisRun()
+  const interruption = endingFailure()
+  if (interruption && !run.ending) throw interruption
+  const ended = await execute(text, {
+    env: { ...run.env, ...run.variables, ...variables },
+    cwd: run.inputs.stateDirectory,
+    limit: Math.min(120, timeLimit(run.inputs.flags).seconds),
+  })
+  const meanwhile = endingFailure()
+  if (meanwhile && !run.ending) throw meanwhile
+  return ended
+}
+
+/** Like `ask`, for a question that must be answered. @throws Failure as `run` does */
+export async function answer(
+  text: string,
+  variables: Record<string, string> = {},
+): Promise<string> {
+  const ended = await ask(text, variables)
+  if (ended.exitCode === 0) return ended.stdout
+  throw questionFailed(text, ended)
+}
+
+/** The failure of a question: which command, and the tool's words. */
+export function questionFailed(text: string, ended: Ended): Failure {
+  const code = exitCodeFor(ended)
+  const [en, zh] =
+    code === EXIT.unreachable
+      ? ['the cluster or the repository cannot be reached', '无法访问集群或仓库']
+      : code === EXIT.notAllowed
+        ? ['the answer is: not allowed', '没有权限']
+        : [
+            `a question to ${basename(text.split(' ')[0]!)} failed with exit code ${ended.exitCode}`,
+            `查询失败，退出码 ${ended.exitCode}`,
+          ]
+  return new Failure(code, en!, zh!, {
+    command: text,
+    said: redact(tail(ended.stderr || ended.stdout)),
+    state: ['nothing was changed by this', '此查询未做任何更改'],
+  })
+}

@@ -1,0 +1,285 @@
+import { accessSync, constants, readFileSync, readdirSync } from 'node:fs'
+import { homedir, hostname, userInfo } from 'node:os'
+import { delimiter, dirname, join, relative, resolve } from 'node:path'
+import { audit, auditHead, openAudit, sha256 } from './audit.ts'
+import { ROOT } from './checked-files.ts'
+import { EXIT, Failure, type FailureDetails } from './failure.ts'
+import { writeWhole } from './files.ts'
+import { type FlagName } from './flags.ts'
+import { readInputs, type Inputs } from './inputs.ts'
+import { print, redact } from './output.ts'
+import { watchSignals } from './processes.ts'
+import { quote } from './shell.ts'
+
+/** What is true of this run; the same for the started script and for the phases that it imports. */
+interface Run {
+  inputs: Inputs
+  dryRun: boolean
+  /** time of the start, for file names: 20240919T020304Z */
+  time: string
+  env: NodeJS.ProcessEnv
+  /** the shell variables of ours, which commands use as $name */
+  variables: Record<string, string>
+  /** descriptors of the locks, which commands inherit */
+  locks: number[]
+  /** scripts that were started and are not finished: the started one, and phases in it */
+  depth: number
+  /** where the present step stands in the manual */
+  stepLines: string
+  /** a failure is being described: questions may be asked although a signal came */
+  ending: boolean
+  /** checks that are made once in a run, whichever phase comes first */
+  made: Set<string>
+  /** finds out what became of the releases, for a failure */
+  describeState?: () => Promise<Partial<FailureDetails>>
+}
+
+let current: Run | undefined
+
+/** The run that is going on. */
+export function thisRun(): Run {
+  if (!current) throw new Error('start() has not been called')
+  return current
+}
+
+/** Is it the first time in this run? An imported phase need not repeat what its importer did. */
+export function firstTime(name: string): boolean {
+  const { made } = thisRun()
+  const first = !made.has(name)
+  made.add(name)
+  return first
+}
+
+/** What a script needs to know. */
+export type Started = Pick<Inputs, 'module' | 'releases' | 'site' | 'flags'>
+
+/**
+ * Begins a script: reads flags, descriptor and site file (once, for the script that was started; an
+ * imported phase gets the same), opens the audit and goes to the module's directory.
+ * @param scriptUrl `import.meta.url`
+ * @param names the flags that the script takes besides --module, --site, --timeout, --ticket, --dry-run
+ * @throws Failure 64 wrong usage · 73 nothing can be written · 78 wrong site file or descriptor, or a tool is missing
+ */
+export async function start(
+  scriptUrl: string,
+  names: FlagName[],
+  tools: string[],
+): Promise<Started> {
+  if (current) {
+    current.depth++
+    return current.inputs
+  }
+  process.on('exit', endOfProcess)
+  const inputs = readInputs(scriptUrl, names)
+  const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '')
+  current = {
+    inputs,
+    dryRun: inputs.flags['dry-run'],
+    time,
+    env: environment(inputs),
+    variables: {},
+    locks: [],
+    depth: 1,
+    stepLines: '',
+    ending: false,
+    made: new Set(),
+  }
+  if (current.dryRun) printHeader(current)
+  else begin(current, tools)
+  return inputs
+}
+
+/**
+ * Ends a script that did all of its work; without it the exit code is 70. In an imported phase it
+ * ends the phase only.
+ */
+export async function finish() {
+  const run = thisRun()
+  if (--run.depth > 0) return
+  if (run.dryRun) return
+  const { script, module, stateDirectory } = run.inputs
+  audit({ event: 'end', exitCode: 0 })
+  const success = {
+    time: new Date().toISOString(),
+    script,
+    module: module.name,
+    run: run.time,
+    auditHead: auditHead(),
+  }
+  const path = join(stateDirectory, 'last-success.json')
+  writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
+  print(
+    `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计链头: ${auditHead()})\n`,
+  )
+}
+
+function lastSuccess(path: string): Record<string, unknown> {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    return {}
+  }
+}
+
+/** The last thing that happens: the exit code and the last record of the audit. */
+function endOfProcess() {
+  if (current?.depth === 0 || (!current && !Failure.last && !process.exitCode)) return
+  const failure = Failure.last
+  const exitCode = failure?.exitCode ?? EXIT.defect
+  process.exitCode = exitCode
+  if (!failure) {
+    process.stderr.write(
+      '\nthe script ended before its end; this is a defect (exit 70) · 脚本未执行完毕即退出，属于脚本缺陷\n',
+    )
+  }
+  if (current?.dryRun) return
+  try {
+    audit({ event: 'end', exitCode, failure: failure && redact(failure.en), step: failure?.step })
+  } catch {
+    // the failure that is being reported is the one that counts
+  }
+}
+
+/**
+ * The environment of every command: the site's cluster, a helm configuration of the module's own, and
+ * none of the operator's settings that would lead helm elsewhere.
+ */
+function environment({ site, sitePath, stateDirectory }: Inputs): NodeJS.ProcessEnv {
+  const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: 'C' }
+  for (const name of [
+    'HELM_KUBECONTEXT',
+    'HELM_KUBEAPISERVER',
+    'HELM_KUBETOKEN',
+    'HELM_KUBECAFILE',
+    'HELM_KUBEASUSER',
+    'HELM_KUBEASGROUPS',
+    'HELM_NAMESPACE',
+    'HELM_DEBUG',
+    'NODE_OPTIONS',
+  ]) {
+    delete env[name]
+  }
+  return {
+    ...env,
+    KUBECONFIG: [
+      join(stateDirectory, '.helm/context.yaml'),
+      kubeconfigPath(site.kubeconfig, sitePath),
+    ].join(delimiter),
+    HELM_REPOSITORY_CONFIG: join(stateDirectory, '.helm/repositories.yaml'),
+    HELM_REPOSITORY_CACHE: join(stateDirectory, '.helm/cache'),
+    HELM_REGISTRY_CONFIG: join(stateDirectory, '.helm/registry.json'),
+    // lib/docker-credential-chart-repo gives helm the login of an OCI repository
+    PATH: `${process.env['PATH']}${delimiter}${join(ROOT, 'lib')}`,
+  }
+}
+
+/** The kubeconfig that the site file names: absolute, ~/…, or relative to the site file. */
+export function kubeconfigPath(kubeconfig: string, sitePath: string): string {
+  return resolve(dirname(sitePath), kubeconfig.replace(/^~(?=\/)/, homedir()))
+}
+
+function printHeader({ inputs }: Run) {
+  const { script, module, site, flags, sitePath, stateDirectory } = inputs
+  const directory = quote(relative(process.cwd(), stateDirectory))
+  const kubeconfig = /^[~/]/.test(site.kubeconfig)
+    ? site.kubeconfig
+    : relative(stateDirectory, kubeconfigPath(site.kubeconfig, sitePath))
+  print(`#!/usr/bin/env bash
+# ${script}: ${module.title.en} · ${module.title.zh} (${module.name}), via ${flags.via}
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p ${directory}/.helm && cd ${directory}
+# the context ${site.context}, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context ${site.context}；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:${kubeconfig}
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+`)
+}
+
+/** A real run: tools, directory, audit. */
+function begin(run: Run, tools: string[]) {
+  const { inputs, env } = run
+  const { script, module, site, flags, stateDirectory } = inputs
+  const missing = tools.filter((tool) => !onPath(tool, env['PATH']!))
+  if (missing.length > 0) {
+    throw new Failure(
+      EXIT.configuration,
+      `not found on PATH: ${missing.join(', ')} (PATH=${process.env['PATH']})`,
+      `PATH 中找不到：${missing.join('、')}（PATH=${process.env['PATH']}）`,
+      {
+        next: [
+          'install it, or put its directory on PATH (cron knows /usr/bin:/bin only)',
+          '请安装，或将其所在目录加入 PATH（cron 默认只有 /usr/bin:/bin）',
+        ],
+      },
+    )
+  }
+  process.umask(0o077)
+  const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
+  writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
+  openAudit(join(stateDirectory, 'audit.jsonl'), `${run.time}-${process.pid}`)
+  audit({
+    event: 'start',
+    script,
+    module: module.name,
+    arguments: { ...flags },
+    ticket: flags.ticket,
+    who: whoRuns(),
+    host: hostname(),
+    files: filesThatRun(inputs),
+    tools: Object.fromEntries(
+      tools.map((tool) => [tool, sha256(readFileSync(onPath(tool, env['PATH']!)!))]),
+    ),
+  })
+  watchSignals()
+  print(
+    `${script} --module ${module.name} --via ${flags.via} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
+  )
+}
+
+/** Where the program stands that the shell would run. */
+function onPath(tool: string, path: string): string | undefined {
+  const isProgram = (file: string) => {
+    try {
+      accessSync(file, constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  }
+  return path
+    .split(delimiter)
+    .map((directory) => join(directory, tool))
+    .find(isProgram)
+}
+
+function whoRuns() {
+  const { SUDO_USER: sudoUser, SSH_CONNECTION: sshConnection } = process.env
+  let loginUid: string | undefined
+  try {
+    loginUid = readFileSync('/proc/self/loginuid', 'utf8')
+  } catch {
+    // not every kernel keeps it
+  }
+  return { user: userInfo().username, uid: userInfo().uid, sudoUser, sshConnection, loginUid }
+}
+
+/** The sha256 of all that decides what is run: an engineer may have adapted a copy. */
+function filesThatRun({ scriptPath, modulePath, sitePath }: Inputs): Record<string, string> {
+  const directories = [dirname(scriptPath), join(ROOT, 'lib')]
+  const code = directories.flatMap((directory) =>
+    readdirSync(directory)
+      .filter((file) => /\.m?ts$/.test(file))
+      .map((file) => join(directory, file)),
+  )
+  return Object.fromEntries(
+    [...code, modulePath, sitePath].map((path) => [
+      relative(ROOT, path),
+      sha256(readFileSync(path)),
+    ]),
+  )
+}

@@ -1,0 +1,173 @@
+import { type Release } from './inputs.ts'
+import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
+import { answer, ask } from './run.ts'
+
+/** How a workload stands. */
+interface Standing {
+  up: boolean
+  /** it can't come up any more: waiting is of no use */
+  failed?: boolean
+  /** how far it is: 1 of 2 replicas are available */
+  progress: string
+}
+
+/** The workloads and pods of the namespaces of these objects. */
+export async function readNamespaces(objects: KubernetesObject[]): Promise<KubernetesObject[]> {
+  const namespaces = [...new Set(objects.map(({ metadata }) => metadata.namespace!))]
+  const answers = await Promise.all(
+    namespaces.map((namespace) =>
+      answer(
+        `kubectl get deployments,statefulsets,daemonsets,jobs,replicasets,pods,events -n ${namespace} -o json --request-timeout=20s`,
+      ),
+    ),
+  )
+  return answers.flatMap((text) => JSON.parse(text).items)
+}
+
+/** Is the workload up, in the version that was wanted? */
+export function standingOf(wanted: KubernetesObject, cluster: KubernetesObject[]): Standing {
+  const object = cluster.find((each) => nameOf(each) === nameOf(wanted))
+  if (!object) {
+    const gone = wanted.kind === 'Job' && wanted['spec']?.ttlSecondsAfterFinished !== undefined
+    return { up: gone, progress: gone ? 'done and removed' : 'not in the cluster' }
+  }
+  const { spec, status = {} } = object
+  const seen = (status.observedGeneration ?? 0) >= ((object.metadata['generation'] as number) ?? 0)
+  if (object.kind === 'Job') {
+    const condition = (type: string) =>
+      status.conditions?.find((each: any) => each.type === type && each.status === 'True')
+    const failed = condition('Failed')
+    if (failed)
+      return { up: false, failed: true, progress: `failed: ${failed.reason}: ${failed.message}` }
+    if (condition('Complete')) return { up: true, progress: 'complete' }
+    if (spec.suspend) return { up: true, progress: 'suspended' }
+    return { up: false, progress: `${status.succeeded ?? 0} of ${spec.completions ?? 1} completed` }
+  }
+  if (object.kind === 'DaemonSet') {
+    const { desiredNumberScheduled: desired = 0, numberAvailable: available = 0 } = status
+    const updated =
+      spec.updateStrategy?.type === 'OnDelete' ? desired : (status.updatedNumberScheduled ?? 0)
+    const up = seen && updated === desired && available === desired
+    return {
+      up,
+      progress: `${Math.min(updated, available)} of ${desired} pods are new and available`,
+    }
+  }
+  const replicas = spec.replicas ?? 1
+  const byHand =
+    object.kind === 'StatefulSet' &&
+    (spec.updateStrategy?.type === 'OnDelete' || spec.updateStrategy?.rollingUpdate?.partition > 0)
+  const updated = byHand ? replicas : (status.updatedReplicas ?? 0)
+  const available =
+    (object.kind === 'StatefulSet'
+      ? (status.availableReplicas ?? status.readyReplicas)
+      : status.availableReplicas) ?? 0
+  const up =
+    seen && updated === replicas && available === replicas && (status.replicas ?? 0) === replicas
+  return {
+    up,
+    progress: `${Math.min(updated, available)} of ${replicas} replicas are new and available`,
+  }
+}
+
+/** Why a workload is not up, from its pods, or from what kept it from having any. */
+export function why(workload: KubernetesObject, cluster: KubernetesObject[]): string {
+  const object = cluster.find((each) => nameOf(each) === nameOf(workload))
+  if (!object) return ''
+  const uid = object.metadata['uid']
+  const ownedBy = (each: KubernetesObject, owner: unknown) =>
+    (each.metadata['ownerReferences'] as { uid: string }[] | undefined)?.some(
+      (reference) => reference.uid === owner,
+    ) ?? false
+  const owners = [
+    uid,
+    ...cluster
+      .filter((each) => each.kind === 'ReplicaSet' && ownedBy(each, uid))
+      .map(({ metadata }) => metadata['uid']),
+  ]
+  const pods = cluster.filter(
+    (each) => each.kind === 'Pod' && owners.some((owner) => ownedBy(each, owner)),
+  )
+  const reasons = pods.map((pod) => podReason(pod, cluster)).filter((reason) => reason !== '')
+  if (reasons.length === 0) {
+    const failure = object['status']?.conditions?.find(
+      (each: any) => each.type === 'ReplicaFailure' && each.status === 'True',
+    )
+    if (failure) reasons.push(failure.message)
+    const event = cluster.findLast(
+      (each) =>
+        each.kind === 'Event' &&
+        each['type'] === 'Warning' &&
+        owners.includes(each['involvedObject'].uid),
+    )
+    if (event && !failure) reasons.push(event['message'])
+  }
+  return [...new Set(reasons)].map((reason) => `\n      ${reason}`).join('')
+}
+
+/** What is wrong with a pod; '' when nothing is. */
+function podReason(pod: KubernetesObject, cluster: KubernetesObject[]): string {
+  const { status } = pod
+  const node = pod['spec'].nodeName
+  const where = `pod ${pod.metadata.name}${node ? ` on ${node}` : ''}`
+  const unscheduled = status.conditions?.find(
+    (each: any) => each.type === 'PodScheduled' && each.status === 'False',
+  )
+  if (unscheduled) return `no room · 无法调度: ${where}: ${unscheduled.message}`
+  if (status.phase === 'Failed' && status.reason)
+    return `${where}: ${status.reason}: ${status.message ?? ''}`
+  for (const container of [
+    ...(status.initContainerStatuses ?? []),
+    ...(status.containerStatuses ?? []),
+  ]) {
+    const { waiting, terminated } = container.state ?? {}
+    const last = terminated ?? container.lastState?.terminated
+    const logs = `kubectl logs ${pod.metadata.name} -c ${container.name} -n ${pod.metadata.namespace} --previous`
+    if (
+      /ImagePullBackOff|ErrImage|InvalidImageName|ImageInspectError|RegistryUnavailable/.test(
+        waiting?.reason ?? '',
+      )
+    ) {
+      const pull = cluster.findLast(
+        (each) =>
+          each.kind === 'Event' &&
+          each['involvedObject'].uid === pod.metadata['uid'] &&
+          /Failed to pull image/.test(each['message']),
+      )
+      return `image can't be pulled · 镜像无法拉取: ${where}: ${container.image}: ${pull?.['message'] ?? waiting.message}`
+    }
+    if (waiting?.reason === 'CrashLoopBackOff' || (last && last.exitCode !== 0)) {
+      const { exitCode, reason, message = '' } = last ?? {}
+      return `crash · 容器崩溃: ${where}: container ${container.name} ended with exit code ${exitCode} (${reason}) ${message}, ${container.restartCount} restarts; see: ${logs}`
+    }
+    if (waiting && waiting.reason !== 'ContainerCreating' && waiting.reason !== 'PodInitializing') {
+      return `${where}: ${waiting.reason}: ${waiting.message ?? ''}`
+    }
+  }
+  const events = cluster.filter(
+    (each) =>
+      each.kind === 'Event' &&
+      each['type'] === 'Warning' &&
+      each['involvedObject'].uid === pod.metadata['uid'],
+  )
+  const ready = status.conditions?.find((each: any) => each.type === 'Ready')?.status === 'True'
+  const event = events.at(-1)
+  return ready || !event ? '' : `${where}: ${event['reason']}: ${event['message']}`
+}
+
+/** The failed hooks of a release, for a failed `helm upgrade`: which Job, and why. */
+export async function hookReasons(release: Release): Promise<string> {
+  const { stdout } = await ask(`helm get hooks ${release.release} -n ${release.namespace}`)
+  const hooks = objectsIn(stdout)
+    .filter(({ kind }) => kind === 'Job')
+    .map((object) => ({
+      ...object,
+      metadata: { ...object.metadata, namespace: object.metadata.namespace ?? release.namespace },
+    }))
+  const cluster = await readNamespaces(hooks)
+  return hooks
+    .map((object) => ({ object, ...standingOf(object, cluster) }))
+    .filter(({ up, object }) => !up && cluster.some((each) => nameOf(each) === nameOf(object)))
+    .map(({ object, progress }) => `${nameOf(object)}: ${progress}${why(object, cluster)}`)
+    .join('\n')
+}
