@@ -28,12 +28,17 @@ export function readChecked<T>(path: string, kind: 'module' | 'site' | 'manual')
     throw wrongFile(path, (error as Error).message)
   }
   const schema = JSON.parse(readFileSync(join(ROOT, `modules/schemas/${kind}.schema.json`), 'utf8'))
-  const validate = new Ajv({ allErrors: false, verbose: true, strict: false }).compile(schema)
+  const validate = new Ajv({ allErrors: true, verbose: true, strict: false }).compile(schema)
   if (!validate(value)) {
-    throw wrongFile(path, validate.errors!.map((error) => sentence(error)).join('; '))
+    // an unknown key first: where it is a misspelt one, the key that is missing follows from it
+    const errors = validate.errors!.filter(({ keyword }) => keyword !== 'if')
+    errors.sort((a, b) => Number(b.keyword === UNKNOWN_KEY) - Number(a.keyword === UNKNOWN_KEY))
+    throw wrongFile(path, errors.map(sentence).join('\n'))
   }
   return value as T
 }
+
+const UNKNOWN_KEY = 'additionalProperties'
 
 /** A file that is wrong, with the path inside it and a sentence: exit 78. */
 export function wrongFile(path: string, problem: string): Failure {
@@ -50,7 +55,7 @@ function sentence({
   data,
 }: ErrorObject): string {
   const where = `${instancePath || '/'}: `
-  if (keyword === 'additionalProperties') {
+  if (keyword === UNKNOWN_KEY) {
     const known = Object.keys(parentSchema?.['properties'] ?? {}).filter((key) => key !== '$schema')
     const near = known.length > 0 && closest(params['additionalProperty'], known)
     return (

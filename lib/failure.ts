@@ -83,10 +83,11 @@ export class Failure extends Error {
 
   [inspect.custom](): string {
     const { command, said, state, next } = this.details
+    const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ')
     const part = (name: string, text?: string) =>
-      text ? `\n${name}\n${text.trimEnd().replace(/^/gm, '    ')}` : ''
+      text?.trim() ? `\n${name}\n${indented(text)}` : ''
     return (
-      `\nFAILED · 失败 (exit ${this.exitCode})\n    ${this.en}\n    ${this.zh}` +
+      part(`FAILED · 失败 (exit ${this.exitCode})`, `${this.en}\n${this.zh}`) +
       part('step · 步骤', this.step) +
       part('command · 命令', command) +
       part('it said · 工具输出', said) +

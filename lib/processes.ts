@@ -141,7 +141,7 @@ export async function execute(text: string, options: Options): Promise<Ended> {
  * The exit code for a command that failed, from the tool's own words (Go's net, net/http and os
  * packages, which helm, kubectl and charts-syncer share).
  */
-export function exitCodeFor({ stderr, timedOut }: Pick<Ended, 'stderr' | 'timedOut'>): number {
+export function exitCodeFor({ stderr }: Pick<Ended, 'stderr'>): number {
   if (/no space left on device|read-only file system|disk quota exceeded/i.test(stderr)) {
     return EXIT.cannotWrite
   }
@@ -151,7 +151,6 @@ export function exitCodeFor({ stderr, timedOut }: Pick<Ended, 'stderr' | 'timedO
     return EXIT.notAllowed
   }
   if (
-    timedOut ||
     /connection refused|no such host|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|Client\.Timeout|server misbehaving|unable to connect to the server|cluster unreachable|\b50[234]\b/i.test(
       stderr,
     )

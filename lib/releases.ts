@@ -2,6 +2,7 @@ import { closest } from 'fastest-levenshtein'
 import { audit } from './audit.ts'
 import { EXIT, Failure, type FailureDetails } from './failure.ts'
 import { type Release } from './inputs.ts'
+import { type KubernetesObject } from './kubernetes.ts'
 import { ask, check, say, onFailureDescribe, questionFailed, report, setVariable } from './run.ts'
 import { firstTime, kubeconfigPath, thisRun } from './session.ts'
 import { quote } from './shell.ts'
@@ -47,9 +48,18 @@ export function chartVersion({ chart }: Release, revision: Revision): string {
 
 /** The command that brings a release back to a revision, for any terminal of this machine. */
 function rollback({ release, namespace }: Release, revision: number): string {
+  return `helm rollback ${release} ${revision} -n ${namespace} ${ofThisCluster('--kube-context')}`
+}
+
+/** The command that deletes a pod, for any terminal of this machine. */
+export function deletePod({ metadata }: KubernetesObject): string {
+  return `kubectl delete pod ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
+}
+
+function ofThisCluster(contextFlag: string): string {
   const { site, sitePath } = thisRun().inputs
-  const kubeconfig = quote(kubeconfigPath(site.kubeconfig, sitePath))
-  return `helm rollback ${release} ${revision} -n ${namespace} --kubeconfig ${kubeconfig} --kube-context ${quote(site.context)} --wait`
+  const kubeconfig = kubeconfigPath(site.kubeconfig, sitePath)
+  return `--kubeconfig ${quote(kubeconfig)} ${contextFlag} ${quote(site.context)}`
 }
 
 /**
@@ -138,14 +148,15 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
   return new Failure(
     EXIT.missingInput,
     last
-      ? `release ${release} in ${namespace} has no deployed revision; the last one is ${last.status}: ${last.description}`
+      ? `release ${release} in ${namespace} has no deployed revision; the last one is ${last.status}`
       : `there is no release ${release} in the namespace ${namespace}.` +
           (near ? ` There is: ${others.join(', ')}` : ''),
     last
-      ? `命名空间 ${namespace} 中的 release ${release} 没有已部署的 revision；最后一个为 ${last.status}：${last.description}`
+      ? `命名空间 ${namespace} 中的 release ${release} 没有已部署的 revision；最后一个为 ${last.status}`
       : `命名空间 ${namespace} 中没有 release ${release}。` +
           (near ? `现有：${others.join('、')}` : ''),
     {
+      said: last?.description,
       state: ['nothing was changed', '未做任何更改'],
       next: [
         `to install it: --install --values FILE; to see what there is: helm list -A`,
@@ -155,8 +166,14 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
   )
 }
 
-/** What became of the releases, for a failure: compared with the state at the start. */
-async function describeReleases(releases: Release[]): Promise<Partial<FailureDetails>> {
+/**
+ * What became of the releases, for a failure: compared with the state at the start.
+ * @param afterRollback commands that are needed behind the rollback
+ */
+export async function describeReleases(
+  releases: Release[],
+  afterRollback: string[] = [],
+): Promise<Partial<FailureDetails>> {
   const state: string[][] = []
   const next: string[] = []
   for (const release of releases) {
@@ -186,6 +203,7 @@ async function describeReleases(releases: Release[]): Promise<Partial<FailureDet
     if (hooks) state.push([hooks, ''])
     if (before.deployed) next.push(rollback(release, before.deployed.revision))
   }
+  if (next.length > 0) next.push(...afterRollback)
   return {
     state: [state.map(([en]) => en).join('\n'), state.map(([, zh]) => zh).join('\n')],
     ...(next.length > 0 && {
@@ -240,9 +258,4 @@ export async function checkReleased(release: Release) {
 /** What is known of the release from before, for other checks. */
 export function stateBefore(release: Release): ReleaseState {
   return states.get(release.release) ?? { revisions: [] }
-}
-
-/** What to do when the workloads did not come up. */
-export async function stateAndRollback(release: Release): Promise<Partial<FailureDetails>> {
-  return describeReleases([release])
 }

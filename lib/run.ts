@@ -6,7 +6,7 @@ import { heading, type StepName } from './ledger.ts'
 import { print, redact } from './output.ts'
 import { endingFailure, execute, exitCodeFor, type Ended } from './processes.ts'
 import { thisRun } from './session.ts'
-import { command, type Command } from './shell.ts'
+import { command, quote, type Command } from './shell.ts'
 
 /** The manual's heading, where it stands in the manual, and where we differ. */
 export function step(name: StepName) {
@@ -82,7 +82,7 @@ export async function setVariable(
 /** `export NAME=value`, as the manual does it; commands use `$NAME`. */
 export function exportVariable(name: string, value: string) {
   const { dryRun, variables } = thisRun()
-  print(`${dryRun ? '' : '$ '}export ${name}=${value}`)
+  print(`${dryRun ? '' : '$ '}export ${name}=${quote(value)}`)
   variables[name] = value
 }
 
@@ -129,7 +129,7 @@ export async function run(
   const interruption = endingFailure()
   if (interruption) throw await withState(interruption, text)
   if (exitCode === 0 && !timedOut) return stdout
-  const code = exitCodeFor(ended)
+  const code = timedOut ? EXIT.commandFailed : exitCodeFor(ended)
   throw await withState(
     new Failure(
       code,
@@ -211,7 +211,7 @@ export async function answer(
 
 /** The failure of a question: which command, and the tool's words. */
 export function questionFailed(text: string, ended: Ended): Failure {
-  const code = exitCodeFor(ended)
+  const code = ended.timedOut ? EXIT.unreachable : exitCodeFor(ended)
   const [en, zh] =
     code === EXIT.unreachable
       ? ['the cluster or the repository cannot be reached', '无法访问集群或仓库']

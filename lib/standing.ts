@@ -64,29 +64,41 @@ export function standingOf(wanted: KubernetesObject, cluster: KubernetesObject[]
       : status.availableReplicas) ?? 0
   const up =
     seen && updated === replicas && available === replicas && (status.replicas ?? 0) === replicas
-  return {
-    up,
-    progress: `${Math.min(updated, available)} of ${replicas} replicas are new and available`,
-  }
+  const fresh =
+    object.kind === 'Deployment' ? availableOfNewest(object, cluster) : Math.min(updated, available)
+  return { up, progress: `${fresh} of ${replicas} replicas are new and available` }
 }
+
+/** How many pods of a Deployment's newest ReplicaSet are available; its own count has the old ones in it. */
+function availableOfNewest(deployment: KubernetesObject, cluster: KubernetesObject[]): number {
+  const revision = 'deployment.kubernetes.io/revision'
+  const newest = cluster.find(
+    (each) =>
+      each.kind === 'ReplicaSet' &&
+      isOwnedBy(each, deployment.metadata['uid']) &&
+      each.metadata.annotations?.[revision] === deployment.metadata.annotations?.[revision],
+  )
+  return newest?.['status'].availableReplicas ?? 0
+}
+
+const isOwnedBy = ({ metadata }: KubernetesObject, owner: unknown): boolean =>
+  (metadata['ownerReferences'] as { uid: string }[] | undefined)?.some(
+    ({ uid }) => uid === owner,
+  ) ?? false
 
 /** Why a workload is not up, from its pods, or from what kept it from having any. */
 export function why(workload: KubernetesObject, cluster: KubernetesObject[]): string {
   const object = cluster.find((each) => nameOf(each) === nameOf(workload))
   if (!object) return ''
   const uid = object.metadata['uid']
-  const ownedBy = (each: KubernetesObject, owner: unknown) =>
-    (each.metadata['ownerReferences'] as { uid: string }[] | undefined)?.some(
-      (reference) => reference.uid === owner,
-    ) ?? false
   const owners = [
     uid,
     ...cluster
-      .filter((each) => each.kind === 'ReplicaSet' && ownedBy(each, uid))
+      .filter((each) => each.kind === 'ReplicaSet' && isOwnedBy(each, uid))
       .map(({ metadata }) => metadata['uid']),
   ]
   const pods = cluster.filter(
-    (each) => each.kind === 'Pod' && owners.some((owner) => ownedBy(each, owner)),
+    (each) => each.kind === 'Pod' && owners.some((owner) => isOwnedBy(each, owner)),
   )
   const reasons = pods.map((pod) => podReason(pod, cluster)).filter((reason) => reason !== '')
   if (reasons.length === 0) {
@@ -103,6 +115,30 @@ export function why(workload: KubernetesObject, cluster: KubernetesObject[]): st
     if (event && !failure) reasons.push(event['message'])
   }
   return [...new Set(reasons)].map((reason) => `\n      ${reason}`).join('')
+}
+
+/**
+ * Pods of StatefulSets that never got ready in their new revision. A StatefulSet waits for such a pod
+ * even after a rollback (kubernetes/kubernetes#67250); it comes back when somebody deletes it.
+ */
+export function stuckPods(
+  workloads: KubernetesObject[],
+  cluster: KubernetesObject[],
+): KubernetesObject[] {
+  const names = workloads.filter(({ kind }) => kind === 'StatefulSet').map(nameOf)
+  const sets = cluster.filter((each) => names.includes(nameOf(each)))
+  return cluster.filter(
+    (each) =>
+      each.kind === 'Pod' &&
+      sets.some(
+        ({ metadata, status }) =>
+          isOwnedBy(each, metadata['uid']) &&
+          each.metadata.labels?.['controller-revision-hash'] === status.updateRevision,
+      ) &&
+      !each['status'].conditions?.some(
+        (condition: any) => condition.type === 'Ready' && condition.status === 'True',
+      ),
+  )
 }
 
 /** What is wrong with a pod; '' when nothing is. */

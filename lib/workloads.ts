@@ -1,13 +1,13 @@
 import { audit } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
-import { stateAndRollback } from './releases.ts'
+import { deletePod, describeReleases } from './releases.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
 import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { pause } from './processes.ts'
 import { answer, check, report } from './run.ts'
 import { thisRun } from './session.ts'
-import { readNamespaces, standingOf, why } from './standing.ts'
+import { readNamespaces, standingOf, stuckPods, why } from './standing.ts'
 
 const KINDS = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job']
 
@@ -64,7 +64,7 @@ export async function waitForWorkloads(release: Release) {
             EXIT.commandFailed,
             `${waiting.length} of ${wanted.length} workloads of ${release.release} did not come up within ${limit.text}:\n${reasons.join('\n')}`,
             `${release.release} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未能在 ${limit.text} 内就绪，原因见上`,
-            await stateAndRollback(release),
+            await describeReleases([release], stuckPods(wanted, cluster).map(deletePod)),
           )
         }
         await pause(1)

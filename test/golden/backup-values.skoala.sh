@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# backup-values: Microservice engine · 微服务引擎 (skoala), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/skoala/.helm && cd state/example/skoala
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on skoala-system/skoala
+# 加锁：没有其他人在操作 skoala-system/skoala
+
+# Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
+# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
+# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+export revision='{last_deployed_revision}'
+export time='{time_of_this_run}'
+mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
+helm get values skoala -n skoala-system -o yaml \
+  --revision $revision > backups/skoala/$revision-$time.yaml.new
+# check: the file is read back and compared with the values in the cluster
+# 检查：读回文件并与集群中的参数比较
+# only if bak.yaml is a file and not the link to the newest backup: it is kept
+# 仅当 bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
+mv -T bak.yaml backups/skoala/by-hand-$time.yaml
+mv -T backups/skoala/$revision-$time.yaml.new backups/skoala/$revision-$time.yaml
+ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml

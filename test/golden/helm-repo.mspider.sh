@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# helm-repo: Service mesh · 服务网格 (mspider), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/mspider/.helm && cd state/example/mspider
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add mspider-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
+# differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
+# 手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+helm repo update mspider-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+helm search repo mspider-release/mspider --versions
+export version='{newest_stable_version}'

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# helm-repo: Microservice engine · 微服务引擎 (skoala), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/skoala/.helm && cd state/example/skoala
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
+# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
+# differs from skoala.en.md:131: prints `heml`, a misprint
+# 手册误写为 `heml`
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add skoala-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update helm repository for microservice engine · 更新微服务引擎的 helm 仓库 (skoala.en.md:134-140, skoala.zh.md:126-132)
+# differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
+# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+helm repo update skoala-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Select the version of the microservice engine you want to install (the latest version is recommended) · 选择您想安装的微服务引擎版本（建议安装最新版本） (skoala.en.md:142-153, skoala.zh.md:134-144)
+helm search repo skoala-release/skoala --versions
+export version='{newest_stable_version}'

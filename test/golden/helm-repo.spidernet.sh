@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# helm-repo: Cloud native network · 云原生网络 (spidernet), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Check if the network engine's helm repository exists · 检查网络引擎的 helm 仓库是否存在 (spidernet.en.md:127-137)
+# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add spidernet-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the network engine's helm repository · 更新网络引擎的 helm 仓库 (spidernet.en.md:145-151)
+# differs from spidernet.en.md:151: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
+# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+helm repo update spidernet-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Select the version of the network module you want to install (it is recommended to install the latest version) · 选择您想安装的网络模块版本（建议安装最新版本） (spidernet.en.md:153-164)
+helm search repo spidernet-release/spidernet --versions
+export version='{newest_stable_version}'

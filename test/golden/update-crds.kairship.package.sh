@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# update-crds: Multicloud management · 多云编排 (kairship), via package
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/kairship/.helm && cd state/example/kairship
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on kairship-system/kairship
+# 加锁：没有其他人在操作 kairship-system/kairship
+# check: kairship-system/kairship is deployed, and no other helm is at work on it
+# 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
+
+# Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
+# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
+# `./crds` 取决于当前所在目录，这里写明 chart 的路径；较大的 CRD 不适用客户端 apply
+# check: ../../../original-chart/kairship/crds holds CRDs and nothing else
+# 检查：../../../original-chart/kairship/crds 中只有 CRD
+# the CRDs as they are now are saved to crds/{time_of_this_run}.yaml
+# 保存当前的 CRD
+kubectl apply -f ../../../original-chart/kairship/crds \
+  --server-side --force-conflicts --dry-run=server
+kubectl apply -f ../../../original-chart/kairship/crds \
+  --server-side --force-conflicts
+kubectl wait -f ../../../original-chart/kairship/crds \
+  --for=condition=Established --timeout=60s

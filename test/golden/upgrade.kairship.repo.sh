@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# upgrade: Multicloud management · 多云编排 (kairship), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/kairship/.helm && cd state/example/kairship
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on kairship-system/kairship
+# 加锁：没有其他人在操作 kairship-system/kairship
+# check: kairship-system/kairship is deployed, and no other helm is at work on it
+# 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
+
+# Check if the Multicloud Management Helm repository exists · 检查多云编排 Helm 仓库是否存在 (kairship.en.md:124-134)
+# differs from kairship.en.md:127: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Add the Multicloud Management Helm repository · 添加多云编排 Helm 仓库 (kairship.en.md:136-140)
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add kairship http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the Multicloud Management Helm repository · 更新多云编排 Helm 仓库 (kairship.en.md:142-146)
+helm repo update kairship
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Select the version of Multicloud Management you want to install (it is recommended to install the latest version) · 选择您想安装的多云编排版本（建议安装最新版本） (kairship.en.md:148-160)
+helm search repo kairship/kairship --versions
+export version='{newest_stable_version}'
+
+# Back up the --set parameters · 备份 --set 参数 (kairship.en.md:162-168)
+# differs from kairship.en.md:167: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
+# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+export revision='{last_deployed_revision}'
+export time='{time_of_this_run}'
+mkdir -p backups/kairship && rm -f backups/kairship/*.yaml.new
+helm get values kairship -n kairship-system -o yaml \
+  --revision $revision > backups/kairship/$revision-$time.yaml.new
+# check: the file is read back and compared with the values in the cluster
+# 检查：读回文件并与集群中的参数比较
+# only if bak.yaml is a file and not the link to the newest backup: it is kept
+# 仅当 bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
+mv -T bak.yaml backups/kairship/by-hand-$time.yaml
+mv -T backups/kairship/$revision-$time.yaml.new backups/kairship/$revision-$time.yaml
+ln -sfn backups/kairship/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
+
+# Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/kairship/
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/
+
+# Update kairship CRDs · 更新 kairship CRD (kairship.en.md:170-175)
+# differs from kairship.en.md:173: the chart would be unpacked over the bundle directory ./kairship; it gets a directory of its own
+# chart 会解压到离线包目录 ./kairship 之上；这里使用独立的目录
+# differs from kairship.en.md:174: large CRDs do not fit into client-side apply; they are applied server-side, after they were saved
+# 较大的 CRD 不适用客户端 apply；这里先保存旧 CRD，再使用 server-side apply
+rm -rf charts/kairship && mkdir -p charts/kairship
+helm pull kairship/kairship --version $version -d charts/kairship && tar -zxf charts/kairship/*.tgz -C charts/kairship
+# check: charts/kairship/kairship/crds holds CRDs and nothing else
+# 检查：charts/kairship/kairship/crds 中只有 CRD
+# the CRDs as they are now are saved to crds/{time_of_this_run}.yaml
+# 保存当前的 CRD
+kubectl apply -f charts/kairship/kairship/crds \
+  --server-side --force-conflicts --dry-run=server
+kubectl apply -f charts/kairship/kairship/crds \
+  --server-side --force-conflicts
+kubectl wait -f charts/kairship/kairship/crds \
+  --for=condition=Established --timeout=60s
+
+# Run helm upgrade · 执行 helm upgrade (kairship.en.md:177-191)
+export imageRegistry=10.16.10.111
+# only if this chart with these values is not deployed already
+# 仅当该 chart 与参数尚未部署时执行
+helm upgrade kairship kairship/kairship \
+  -n kairship-system \
+  -f ./bak.yaml \
+  --set global.imageRegistry=$imageRegistry \
+  --version $version
+# check: kairship is deployed at the version above
+# 检查：kairship 已部署为上述版本
+
+# Wait until the workloads are up · 等待工作负载就绪 (not in the manual · 手册中没有)
+# check: the Deployments, StatefulSets, DaemonSets and Jobs of kairship come up (time limit 10m)
+# 检查：kairship 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 10m）

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# upgrade: Service mesh · 服务网格 (mspider), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/mspider/.helm && cd state/example/mspider
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on mspider-system/mspider
+# 加锁：没有其他人在操作 mspider-system/mspider
+# check: mspider-system/mspider does not exist yet
+# 检查：mspider-system/mspider 尚不存在
+# an installation of mspider takes its values from --values
+# 安装 mspider 时使用 --values 指定的参数
+
+# Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add mspider-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
+# differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
+# 手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+helm repo update mspider-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+helm search repo mspider-release/mspider --versions
+export version=0.20.1
+
+# Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/
+
+# Updating mspider · 更新 mspider (mspider.en.md:158-167)
+# differs from mspider.en.md:164-166: names the online registry and a values file that was never written; the site's registry and the given --values are used
+# 手册写的是在线镜像仓库和一个从未生成的参数文件；这里使用站点的镜像仓库和 --values 指定的文件
+export imageRegistry=10.16.10.111
+# only if this chart with these values is not deployed already
+# 仅当该 chart 与参数尚未部署时执行
+helm upgrade --install --create-namespace \
+    -n mspider-system mspider mspider-release/mspider \
+    --cleanup-on-fail \
+    --version=$version \
+    --set global.imageRegistry=$imageRegistry \
+    -f ../../../mspider.yaml
+# check: mspider is deployed at the version above
+# 检查：mspider 已部署为上述版本
+
+# Wait until the workloads are up · 等待工作负载就绪 (not in the manual · 手册中没有)
+# check: the Deployments, StatefulSets, DaemonSets and Jobs of mspider come up (time limit 10m)
+# 检查：mspider 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 10m）

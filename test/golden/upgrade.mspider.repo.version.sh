@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# upgrade: Service mesh · 服务网格 (mspider), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/mspider/.helm && cd state/example/mspider
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on mspider-system/mspider
+# 加锁：没有其他人在操作 mspider-system/mspider
+# check: mspider-system/mspider is deployed, and no other helm is at work on it
+# 检查：mspider-system/mspider 已部署，且没有其他 helm 正在操作
+
+# Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add mspider-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
+# differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
+# 手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+helm repo update mspider-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+helm search repo mspider-release/mspider --versions
+export version=0.20.1
+
+# Backing up the --set Parameters · 备份 --set 参数 (mspider.en.md:150-156)
+# differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
+# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+export revision='{last_deployed_revision}'
+export time='{time_of_this_run}'
+mkdir -p backups/mspider && rm -f backups/mspider/*.yaml.new
+helm get values mspider -n mspider-system -o yaml \
+  --revision $revision > backups/mspider/$revision-$time.yaml.new
+# check: the file is read back and compared with the values in the cluster
+# 检查：读回文件并与集群中的参数比较
+# only if bak.yaml is a file and not the link to the newest backup: it is kept
+# 仅当 bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
+mv -T bak.yaml backups/mspider/by-hand-$time.yaml
+mv -T backups/mspider/$revision-$time.yaml.new backups/mspider/$revision-$time.yaml
+ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
+
+# Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/
+
+# Executing helm upgrade · 执行 helm upgrade (mspider.en.md:169-183)
+# differs from mspider.en.md:161-166: the command of the section before is for the installation only; it is not run in an upgrade
+# 上一节的命令仅用于安装，升级时不执行
+export imageRegistry=10.16.10.111
+# only if this chart with these values is not deployed already
+# 仅当该 chart 与参数尚未部署时执行
+helm upgrade mspider mspider-release/mspider \
+  -n mspider-system \
+  -f ./bak.yaml \
+  --set global.imageRegistry=$imageRegistry \
+  --timeout 15m \
+  --version $version
+# check: mspider is deployed at the version above
+# 检查：mspider 已部署为上述版本
+
+# Wait until the workloads are up · 等待工作负载就绪 (not in the manual · 手册中没有)
+# check: the Deployments, StatefulSets, DaemonSets and Jobs of mspider come up (time limit 15m)
+# 检查：mspider 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 15m）

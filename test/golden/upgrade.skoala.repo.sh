@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# upgrade: Microservice engine · 微服务引擎 (skoala), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/skoala/.helm && cd state/example/skoala
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on skoala-system/skoala
+# 加锁：没有其他人在操作 skoala-system/skoala
+# check: skoala-system/skoala is deployed, and no other helm is at work on it
+# 检查：skoala-system/skoala 已部署，且没有其他 helm 正在操作
+
+# Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
+# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and the URL are compared
+# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+helm repo list -o yaml
+
+# Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
+# differs from skoala.en.md:131: prints `heml`, a misprint
+# 手册误写为 `heml`
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add skoala-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update helm repository for microservice engine · 更新微服务引擎的 helm 仓库 (skoala.en.md:134-140, skoala.zh.md:126-132)
+# differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
+# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+helm repo update skoala-release
+# check: the index was fetched just now
+# 检查：索引是刚刚获取的
+
+# Select the version of the microservice engine you want to install (the latest version is recommended) · 选择您想安装的微服务引擎版本（建议安装最新版本） (skoala.en.md:142-153, skoala.zh.md:134-144)
+helm search repo skoala-release/skoala --versions
+export version='{newest_stable_version}'
+
+# Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
+# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
+# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+export revision='{last_deployed_revision}'
+export time='{time_of_this_run}'
+mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
+helm get values skoala -n skoala-system -o yaml \
+  --revision $revision > backups/skoala/$revision-$time.yaml.new
+# check: the file is read back and compared with the values in the cluster
+# 检查：读回文件并与集群中的参数比较
+# only if bak.yaml is a file and not the link to the newest backup: it is kept
+# 仅当 bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
+mv -T bak.yaml backups/skoala/by-hand-$time.yaml
+mv -T backups/skoala/$revision-$time.yaml.new backups/skoala/$revision-$time.yaml
+ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
+
+# Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/skoala/
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/
+
+# Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
+# differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
+# --version 前缺少反斜杠，会升级到最新的 chart
+export imageRegistry=10.16.10.111
+# only if this chart with these values is not deployed already
+# 仅当该 chart 与参数尚未部署时执行
+helm upgrade skoala skoala-release/skoala \
+  -n skoala-system \
+  -f ./bak.yaml \
+  --set global.imageRegistry=$imageRegistry \
+  --version $version
+# check: skoala is deployed at the version above
+# 检查：skoala 已部署为上述版本
+
+# Wait until the workloads are up · 等待工作负载就绪 (not in the manual · 手册中没有)
+# check: the Deployments, StatefulSets, DaemonSets and Jobs of skoala come up (time limit 10m)
+# 检查：skoala 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 10m）

@@ -1,0 +1,147 @@
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { parse } from 'yaml'
+import {
+  auditOf,
+  byHand,
+  installOld,
+  kubectlJson,
+  lab,
+  labSite,
+  names,
+  podsOf,
+  registryKeys,
+  releaseOf,
+  runInLab,
+  userValues,
+} from './lab-site.ts'
+
+const atPath = (values: any, path: string) =>
+  path.split('.').reduce((value, key) => value?.[key], values)
+
+/** The commands of a dry run: no comments, no header, exports apart. */
+function commandsOf(dryRun: string) {
+  const body = dryRun.slice(dryRun.indexOf('\n# Before anything'))
+  const exports: Record<string, string> = {}
+  const text = body
+    .split('\n')
+    .filter((line) => line && !line.startsWith('#'))
+    .filter((line) => {
+      const [, name, value] = /^export (\w+)=(.*)$/.exec(line) ?? []
+      if (name) exports[name] = value!.replace(/^'(.*)'$/, '$1')
+      return !name
+    })
+  return { text: text.join('\n'), exports }
+}
+
+/**
+ * The commands of a real run, from its audit, are those of the dry run, in its order. Only what the dry
+ * run itself calls conditional may be missing.
+ */
+function isWhatTheDryRunSaid(state: string, module: string, dryRun: string, conditional: RegExp) {
+  const { text, exports } = commandsOf(dryRun)
+  const records = auditOf(state, module).filter(({ event }) => event === 'command')
+  let rest = text
+  for (const { command, variables } of records) {
+    const position = rest.indexOf(command)
+    expect(
+      position,
+      `not in the dry run at its place:\n${command}\nrest:\n${rest}`,
+    ).toBeGreaterThanOrEqual(0)
+    const skipped = rest.slice(0, position).split('\n').filter(Boolean)
+    for (const line of skipped) expect(line).toMatch(conditional)
+    rest = rest.slice(position + command.length)
+    // the placeholders, filled in: a variable that the dry run knew has the same value
+    for (const [name, value] of Object.entries(variables)) {
+      expect(exports, name).toHaveProperty(name)
+      if (!exports[name]!.startsWith('{')) expect(value).toBe(exports[name])
+      expect(value).not.toMatch(/[{}]/)
+    }
+  }
+  expect(rest.trim()).toBe('')
+}
+
+/** The upgrade went well: what the pods run, what the values are, what the release is. */
+export async function isUpgraded(module: string, registryValue: string) {
+  const { namespace, release } = names(module)
+  const { version, images } = lab.modules[module]!.new
+  const place = `${lab.registry.host}/release.daocloud.io/${module}/`
+  expect(await releaseOf(module)).toMatchObject({
+    chart: `${module}-${version}`,
+    status: 'deployed',
+    revision: '2',
+  })
+
+  const values = JSON.parse(
+    await byHand('helm', 'get', 'values', release, '-n', namespace, '-o', 'json'),
+  )
+  expect(values).toMatchObject(userValues)
+  for (const key of registryKeys(module)) expect(atPath(values, key)).toBe(registryValue)
+
+  const pods = await podsOf(module)
+  const wanted = images.map((image) => `${place}${image}`)
+  for (const { image, ready } of pods) {
+    expect(wanted).toContain(image)
+    expect(ready).toBe(true)
+  }
+  for (const node of ['node1', 'node2']) expect(pods.map(({ node }: any) => node)).toContain(node)
+  return { pods }
+}
+
+const CONDITIONAL = /^mv -T bak\.yaml backups\/\w+\/by-hand-\$time\.yaml$/
+
+/** The module goes from old to new through both ways of its manual. */
+export function testUpgrades(module: string) {
+  const chart = lab.modules[module]!.new
+  test.each([
+    ['the helm repository', [], lab.registry.host],
+    [
+      'the chart package',
+      ['--via', 'package', '--chart', chart.originalChart],
+      `${lab.registry.host}/release.daocloud.io/${module}`,
+    ],
+  ])(
+    'goes from old to new via %s, and a second run has nothing to do',
+    async (_, how, registryValue) => {
+      await installOld(module)
+      const { site, state } = labSite()
+      const args = ['--module', module, '--site', site, ...how]
+      const dryRun = await runInLab('upgrade', [...args, '--dry-run'])
+      const result = await runInLab('upgrade', args)
+      expect(result.exitCode, result.output).toBe(0)
+      await isUpgraded(module, registryValue)
+      isWhatTheDryRunSaid(state, module, dryRun.stdout, CONDITIONAL)
+
+      const backup = join(state, module, 'bak.yaml')
+      expect(readlinkSync(backup)).toMatch(
+        new RegExp(`^backups/${module}/1-\\d{8}T\\d{6}Z\\.yaml$`),
+      )
+      expect(statSync(backup).mode & 0o777).toBe(0o600)
+      expect(parse(readFileSync(backup, 'utf8'))).toMatchObject(userValues)
+      const lastSuccess = JSON.parse(readFileSync(join(state, module, 'last-success.json'), 'utf8'))
+      expect(lastSuccess.upgrade).toMatchObject({ module, script: 'upgrade' })
+
+      if (module === 'kairship') await newFieldCanBeUsed()
+
+      const again = await runInLab('upgrade', args)
+      expect(again.exitCode, again.output).toBe(0)
+      expect(again.stdout).toContain('nothing to do')
+      expect(again.stdout).toContain('2 of 2 pods are new and available')
+      expect(await releaseOf(module)).toMatchObject({ revision: '2' })
+    },
+  )
+}
+
+/** kairship's CRDs were updated before the upgrade: their new field and the new kind are there. */
+async function newFieldCanBeUsed() {
+  const { items } = await kubectlJson('get', 'crds')
+  const crds = items.filter(({ spec }: any) => spec.group === 'kairship.io')
+  expect(crds.map(({ metadata }: any) => metadata.name).sort()).toEqual([
+    'clusters.kairship.io',
+    'overridepolicies.kairship.io',
+    'propagationpolicies.kairship.io',
+  ])
+  const policies = await kubectlJson('get', 'overridepolicies.kairship.io', '-A')
+  expect(policies.items).toHaveLength(1)
+}

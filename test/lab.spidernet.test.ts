@@ -1,0 +1,165 @@
+import { readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { parse } from 'yaml'
+import {
+  auditOf,
+  byHand,
+  installOld,
+  kubectlJson,
+  lab,
+  labSite,
+  registryKeys,
+  releaseOf,
+  runInLab,
+  userValues,
+} from './lab-site.ts'
+import { testUpgrades } from './lab-upgrades.ts'
+import { copyOfTheCollection, runScript, temporaryDirectory } from './run-script.ts'
+
+testUpgrades('spidernet')
+
+const module = 'spidernet'
+const backupsIn = (state: string) => readdirSync(join(state, module, 'backups', module)).sort()
+
+/** An upgrade by hand that fails, and leaves a failed last revision with other values. */
+async function failByHand() {
+  const { originalPackage } = lab.modules[module]!.old
+  const args = ['upgrade', module, originalPackage, '-n', `${module}-system`, '--reuse-values']
+  const fail = [
+    '--set',
+    'auth.password=of-the-failed-one',
+    '--set',
+    'ui.image.tag=missing',
+    '--wait',
+    '--timeout',
+    '3s',
+  ]
+  await expect(byHand('helm', ...args, ...fail)).rejects.toThrow(
+    /FAILED|timed out|deadline|not ready/i,
+  )
+}
+
+test('a backup holds the values of the last deployed revision, not of a failed one after it', async () => {
+  await installOld(module)
+  await failByHand()
+  expect(await releaseOf(module)).toMatchObject({ revision: '2', status: 'failed' })
+  const { site, state } = labSite()
+  const result = await runInLab('backup-values', ['--module', module, '--site', site])
+  expect(result.exitCode, result.output).toBe(0)
+  expect(readlinkSync(join(state, module, 'bak.yaml'))).toMatch(/^backups\/spidernet\/1-/)
+  expect(parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))).toMatchObject(userValues)
+
+  // and an upgrade goes on from there
+  const upgrade = await runInLab('upgrade', ['--module', module, '--site', site])
+  expect(upgrade.exitCode, upgrade.output).toBe(0)
+  const values = JSON.parse(
+    await byHand('helm', 'get', 'values', module, '-n', `${module}-system`, '-o', 'json'),
+  )
+  expect(values).toMatchObject(userValues)
+  expect(await releaseOf(module)).toMatchObject({ revision: '3', status: 'deployed' })
+})
+
+test('no user values at all is a valid backup; earlier backups and a bak.yaml of somebody else are kept', async () => {
+  await installOld(module)
+  await byHand(
+    'helm',
+    'upgrade',
+    module,
+    lab.modules[module]!.old.originalPackage,
+    '-n',
+    `${module}-system`,
+    '--reset-values',
+  )
+  const { site, state } = labSite()
+  const args = ['--module', module, '--site', site]
+  const first = await runInLab('backup-values', args)
+  expect(first.exitCode, first.output).toBe(0)
+  expect(first.stdout).toContain('no user values at all')
+  expect(parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))).toBeNull()
+
+  await byHand('rm', join(state, module, 'bak.yaml'))
+  writeFileSync(join(state, module, 'bak.yaml'), 'mine: true\n')
+  const earlier = backupsIn(state)
+  const second = await runInLab('backup-values', args)
+  expect(second.exitCode, second.output).toBe(0)
+  const now = backupsIn(state)
+  expect(now).toEqual(expect.arrayContaining(earlier))
+  const byHandName = now.find((name) => name.startsWith('by-hand-'))!
+  expect(readFileSync(join(state, module, 'backups', module, byHandName), 'utf8')).toBe(
+    'mine: true\n',
+  )
+  expect(now).toHaveLength(3)
+})
+
+test('a copy of the script under another name, adapted, runs as well as the original', async () => {
+  await installOld(module)
+  const copy = copyOfTheCollection()
+  const original = readFileSync(join(copy, 'scripts/upgrade.mts'), 'utf8')
+  const adapted = original.replaceAll(
+    '${registry.set} \\\n',
+    '${registry.set} \\\n  --set spidernet.logLevel=debug --set replicaCount=1 \\\n',
+  )
+  expect(adapted).not.toBe(original)
+  writeFileSync(join(copy, 'scripts/upgrade-for-acme.mts'), adapted)
+  const { site, state } = labSite()
+  const args = ['--module', module, '--site', site]
+  const result = await runScript('upgrade-for-acme', args, { cwd: copy, env: lab.env })
+  expect(result.exitCode, result.output).toBe(0)
+  const values = JSON.parse(
+    await byHand('helm', 'get', 'values', module, '-n', `${module}-system`, '-o', 'json'),
+  )
+  expect(values).toMatchObject({ ...userValues, replicaCount: 1, spidernet: { logLevel: 'debug' } })
+  const [start] = auditOf(state, module)
+  expect(start).toMatchObject({ event: 'start', script: 'upgrade-for-acme' })
+  expect(Object.keys(start.files)).toContain('scripts/upgrade-for-acme.mts')
+
+  // the original has other values, so it is not "nothing to do": what the copy added is looked at too
+  const again = await runScript('upgrade-for-acme', args, { cwd: copy, env: lab.env })
+  expect(again.stdout).toContain('nothing to do')
+  const back = readFileSync(join(copy, 'scripts/upgrade-for-acme.mts'), 'utf8').replaceAll(
+    'replicaCount=1',
+    'replicaCount=2',
+  )
+  writeFileSync(join(copy, 'scripts/upgrade-for-acme.mts'), back)
+  const third = await runScript('upgrade-for-acme', args, { cwd: copy, env: lab.env })
+  expect(third.exitCode, third.output).toBe(0)
+  expect(await releaseOf(module)).toMatchObject({ revision: '3' })
+})
+
+test('a site that has another form of a registry value says so in its site file', async () => {
+  await installOld(module)
+  const relocated = temporaryDirectory()
+  const { harbor, username, password } = lab.chartRepository
+  await byHand(
+    'helm',
+    'pull',
+    module,
+    '--repo',
+    harbor,
+    '--username',
+    username,
+    '--password',
+    password,
+    '--version',
+    lab.modules[module]!.new.version,
+    '-d',
+    relocated,
+  )
+  const chart = join(relocated, readdirSync(relocated)[0]!)
+  const args = ['--module', module, '--via', 'package', '--chart', chart]
+  const asInTheDescriptor = await runInLab('upgrade', [...args, '--site', labSite().site])
+  expect(asInTheDescriptor.output).toMatch(
+    /these images are not in[\s\S]*registryValues: \{spidernet: \{package:/,
+  )
+  expect(asInTheDescriptor.exitCode).toBe(78)
+  expect(await releaseOf(module)).toMatchObject({ revision: '1' })
+  const own = Object.fromEntries(registryKeys(module).map((key) => [key, '{containerRegistry}']))
+  const { site } = labSite({ registryValues: { [module]: { package: own } } })
+  const result = await runInLab('upgrade', [...args, '--site', site])
+  expect(result.exitCode, result.output).toBe(0)
+  const { items } = await kubectlJson('get', 'deployments', '-n', `${module}-system`)
+  expect(items[0].spec.template.spec.containers[0].image).toContain(
+    `${lab.registry.host}/release.daocloud.io/spidernet/`,
+  )
+})

@@ -1,0 +1,3 @@
+module lab/program
+
+go 1.24
