@@ -12,6 +12,8 @@ if (!withLab) {
 
 export default defineConfig({
   test: {
+    // the scripts mostly wait: for pods, for helm, for the API server
+    maxWorkers: 4,
     projects: [
       {
         test: {

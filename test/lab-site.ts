@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { inject } from 'vitest'
-import { stringify } from 'yaml'
+import { parse, stringify } from 'yaml'
 import { runProgram, runScript, temporaryDirectory, type Result } from './run-script.ts'
 
 export const lab = inject('lab')
@@ -100,20 +100,22 @@ export async function releaseOf(module: string) {
   return list.find(({ name }: { name: string }) => name === release)
 }
 
-/** All that a failed run must leave as it was: every object of the namespace, every CRD. */
+/** All that a failed run must leave as it was: every object of the namespace, the module's CRDs. */
 export async function clusterState(module: string): Promise<string> {
   const { namespace } = names(module)
   const kinds = 'secrets,configmaps,services,deployments,statefulsets,daemonsets,jobs'
   const { items } = await kubectlJson('get', kinds, '-n', namespace)
   const crds = await kubectlJson('get', 'crds')
   return JSON.stringify(
-    [...items, ...crds.items].map(({ kind, metadata }) => [
-      kind,
-      metadata.name,
-      metadata.uid,
-      metadata.generation,
-      kind === 'Secret' && metadata.resourceVersion,
-    ]),
+    [...items, ...crds.items.filter(({ spec }: any) => spec.group === `${module}.io`)].map(
+      ({ kind, metadata }) => [
+        kind,
+        metadata.name,
+        metadata.uid,
+        metadata.generation,
+        kind === 'Secret' && metadata.resourceVersion,
+      ],
+    ),
     null,
     1,
   )
@@ -139,4 +141,14 @@ export function auditOf(state: string, module: string): any[] {
     .trimEnd()
     .split('\n')
   return lines.map((line) => JSON.parse(line))
+}
+
+/** The new chart with other default values: a chart that is broken, whatever the user's values. */
+export async function brokenChart(module: string, change: (values: any) => void): Promise<string> {
+  const chart = join(temporaryDirectory(), module)
+  await runProgram('cp', ['-r', lab.modules[module]!.new.originalChart, chart])
+  const values = parse(readFileSync(join(chart, 'values.yaml'), 'utf8'))
+  change(values)
+  writeFileSync(join(chart, 'values.yaml'), stringify(values))
+  return chart
 }

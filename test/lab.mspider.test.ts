@@ -337,7 +337,7 @@ describe('a release that is pending', () => {
     const env = { ...process.env, ...lab.env, HELM_CONFIG_HOME: temporaryDirectory() }
     const helm = spawn(
       'helm',
-      [...args, '-n', `${module}-system`, '--set', 'api.command={/app,wait}', '--wait'],
+      [...args, '-n', `${module}-system`, '--set', 'api.command={/app,crash}', '--wait'],
       { env, stdio: 'ignore' },
     )
     const exited = new Promise((resolve) => helm.once('exit', resolve))

@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import {
   auditOf,
+  brokenChart,
   byHand,
   installOld,
   kubectlJson,
@@ -161,5 +162,19 @@ test('a site that has another form of a registry value says so in its site file'
   const { items } = await kubectlJson('get', 'deployments', '-n', `${module}-system`)
   expect(items[0].spec.template.spec.containers[0].image).toContain(
     `${lab.registry.host}/release.daocloud.io/spidernet/`,
+  )
+})
+
+test('pods that fit on no node are told apart: 1, with the scheduler’s words and the rollback command', async () => {
+  await installOld(module)
+  const chart = await brokenChart(module, ({ resources }) => (resources.requests.cpu = '900'))
+  const args = ['--module', module, '--site', labSite().site, '--via', 'package', '--chart', chart]
+  const result = await runInLab('upgrade', [...args, '--timeout', '10s'])
+  expect(result.exitCode, result.output).toBe(1)
+  expect(result.stderr).toMatch(
+    /Deployment\/spidernet-system\/spidernet-api: 0 of 2[^\n]*\n\s+no room[^\n]*Insufficient cpu/,
+  )
+  expect(result.stderr).toMatch(
+    /helm rollback spidernet 1 -n spidernet-system --kubeconfig \S+ --kube-context lab/,
   )
 })
