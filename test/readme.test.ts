@@ -1,0 +1,41 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { EXIT_MEANINGS } from '../lib/failure.ts'
+import { copyOfTheCollection, ROOT, runProgram, scriptEnv } from './run-script.ts'
+
+const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+const fences = [...readme.matchAll(/```bash\n([^]*?)```/g)].map(([, text]) => text!)
+const examples = fences.flatMap((text) =>
+  text.split('\n').filter((line) => line.startsWith('npx zx ')),
+)
+
+describe('the README’s examples', () => {
+  test('there are some', () => expect(examples.length).toBeGreaterThan(4))
+
+  test.each(examples)('%s', async (example) => {
+    const copy = copyOfTheCollection()
+    const dryRun = example.includes('--dry-run')
+      ? example
+      : example.replace(/ *(#.*)?$/, ' --dry-run')
+    const setUp =
+      'cp site.example.yaml site.yaml && cp scripts/upgrade.mts scripts/upgrade-acme.mts'
+    const result = await runProgram('bash', ['-c', `${setUp} && ${dryRun}`], {
+      cwd: copy,
+      env: scriptEnv(),
+    })
+    expect(result.exitCode, result.output).toBe(0)
+    expect(result.stdout).toMatch(/^helm upgrade /m)
+  })
+
+  test('its exit codes are those of the scripts', () => {
+    for (const [code, meaning] of EXIT_MEANINGS)
+      expect(readme).toContain(`| ${code} | ${meaning} |`)
+  })
+
+  test('its npm scripts exist', () => {
+    const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+    for (const [, name] of readme.matchAll(/npm run ([\w-]+)/g))
+      expect(scripts).toHaveProperty(name!)
+  })
+})
