@@ -96,7 +96,7 @@ export async function installOld(module: string, values: object = userValues) {
 /** The release as helm knows it: revision, status, chart; undefined where there is none. */
 export async function releaseOf(module: string) {
   const { release, namespace } = names(module)
-  const list = JSON.parse(await byHand('helm', 'list', '-n', namespace, '-o', 'json'))
+  const list = JSON.parse(await byHand('helm', 'list', '-a', '-n', namespace, '-o', 'json'))
   return list.find(({ name }: { name: string }) => name === release)
 }
 

@@ -1,9 +1,10 @@
 import { readFileSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
 import {
   auditOf,
+  brokenChart,
   byHand,
   installOld,
   kubectlJson,
@@ -144,4 +145,61 @@ async function newFieldCanBeUsed() {
   ])
   const policies = await kubectlJson('get', 'overridepolicies.kairship.io', '-A')
   expect(policies.items).toHaveLength(1)
+}
+
+/**
+ * A new version of which something does not come up: the upgrade ends with 1, says why, and prints
+ * what brings the old pods back.
+ */
+export function testFailedRollout(
+  module: string,
+  what: string,
+  change: (values: any) => void,
+  reason: RegExp,
+) {
+  test(`${what} is told apart, and the printed commands bring the old pods back`, async () => {
+    await installOld(module)
+    const chart = await brokenChart(module, change)
+    const args = [
+      '--module',
+      module,
+      '--site',
+      labSite().site,
+      '--via',
+      'package',
+      '--chart',
+      chart,
+    ]
+    const result = await runInLab('upgrade', [...args, '--timeout', '20s'])
+    expect(result.exitCode, result.output).toBe(1)
+    expect(result.stderr).toMatch(reason)
+    const versions = lab.modules[module]!
+    expect(result.stderr).toContain(
+      `release ${module} is at revision 2, ${module}-${versions.new.version}, deployed (before: revision 1, ${module}-${versions.old.version})`,
+    )
+    await oldPodsComeBack(module, result.stderr)
+  })
+}
+
+/** Runs the commands that the script printed, as they stand. */
+export async function oldPodsComeBack(module: string, output: string) {
+  const commands = output.match(/^ +(helm rollback|kubectl delete pod) .*/gm)!
+  for (const command of commands) await byHand('bash', '-c', command)
+  const { version } = lab.modules[module]!.old
+  expect(await releaseOf(module)).toMatchObject({
+    status: 'deployed',
+    chart: `${module}-${version}`,
+    revision: '3',
+  })
+  await vi.waitFor(
+    async () => {
+      const pods = await podsOf(module)
+      expect(pods.length).toBeGreaterThanOrEqual(4)
+      for (const { image, ready } of pods) {
+        expect(image).toMatch(new RegExp(`:v${version}$`))
+        expect(ready).toBe(true)
+      }
+    },
+    { timeout: 60_000, interval: 500 },
+  )
 }

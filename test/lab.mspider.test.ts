@@ -17,7 +17,7 @@ import {
   remove,
   runInLab,
 } from './lab-site.ts'
-import { testUpgrades } from './lab-upgrades.ts'
+import { testFailedRollout, testUpgrades } from './lab-upgrades.ts'
 import { runProgram, temporaryDirectory } from './run-script.ts'
 
 const module = 'mspider'
@@ -439,3 +439,10 @@ test('the first form of mspider’s manual installs the release where there is n
 })
 
 testUpgrades(module)
+
+testFailedRollout(
+  module,
+  'a StatefulSet’s image that is not in the registry',
+  ({ store }) => (store.image.tag = 'v9.9.9'),
+  /StatefulSet\/mspider-system\/mspider-store: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod mspider-store-0 /,
+)

@@ -1,16 +1,18 @@
-import { expect, test, vi } from 'vitest'
+import { spawn } from 'node:child_process'
+import { readFileSync, readdirSync } from 'node:fs'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import {
+  auditOf,
   brokenChart,
   byHand,
   installOld,
   lab,
   labSite,
-  podsOf,
   releaseOf,
   runInLab,
 } from './lab-site.ts'
-import { isUpgraded, testUpgrades } from './lab-upgrades.ts'
-import { runProgram } from './run-script.ts'
+import { isUpgraded, oldPodsComeBack, testUpgrades } from './lab-upgrades.ts'
+import { ROOT, runProgram, scriptEnv } from './run-script.ts'
 
 testUpgrades('skoala')
 
@@ -30,47 +32,6 @@ test('skoala goes from old to new from an OCI repository, to the newest version,
   const found = await runProgram('grep', ['-r', '-l', lab.registry.password, state])
   expect(found.stdout).toBe('')
 })
-
-test.each<[string, (values: any) => void, RegExp]>([
-  [
-    'an image that is not in the registry',
-    ({ api }) => (api.image.tag = 'v9.9.9'),
-    /Deployment\/skoala-system\/skoala-api: 0 of 2 replicas are new and available\n\s+image can't be pulled[^\n]*skoala-api:v9\.9\.9[^\n]*not found/,
-  ],
-  [
-    'a container that crashes',
-    ({ agent }) => (agent.extraArgs = ['crash']),
-    /DaemonSet\/skoala-system\/skoala-agent: \d of 2 pods[^\n]*\n\s+crash[^\n]*container agent ended with exit code 1[^\n]*kubectl logs/,
-  ],
-  [
-    'a StatefulSet’s image that is not in the registry',
-    ({ hive }) => (hive.image.tag = 'v9.9.9'),
-    /StatefulSet\/skoala-system\/skoala-hive: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod skoala-hive-0 /,
-  ],
-])(
-  '%s is told apart, and the printed command brings the old pods back',
-  async (_, change, reason) => {
-    await installOld('skoala')
-    const chart = await brokenChart('skoala', change)
-    const args = [
-      '--module',
-      'skoala',
-      '--site',
-      labSite().site,
-      '--via',
-      'package',
-      '--chart',
-      chart,
-    ]
-    const result = await runInLab('upgrade', [...args, '--timeout', '20s'])
-    expect(result.exitCode, result.output).toBe(1)
-    expect(result.stderr).toMatch(reason)
-    expect(result.stderr).toContain(
-      'release skoala is at revision 2, skoala-0.14.0, deployed (before: revision 1, skoala-0.13.0)',
-    )
-    await oldPodsComeBack(result.stderr)
-  },
-)
 
 test('a hook that fails is told apart, and the printed command brings the old pods back', async () => {
   await installOld('skoala')
@@ -92,28 +53,112 @@ test('a hook that fails is told apart, and the printed command brings the old po
     /Job\/skoala-system\/skoala-init: failed: BackoffLimitExceeded[\s\S]*exit code 3/,
   )
   expect(result.stderr).toContain('release skoala is at revision 2, skoala-0.14.0, failed')
-  await oldPodsComeBack(result.stderr)
+  await oldPodsComeBack('skoala', result.stderr)
 })
 
-/** Runs the commands that the script printed, as they stand. */
-async function oldPodsComeBack(output: string) {
-  const commands = output.match(/^ +(helm rollback skoala 1|kubectl delete pod) .*/gm)!
-  for (const command of commands) await byHand('bash', '-c', command)
-  expect(await releaseOf('skoala')).toMatchObject({
-    status: 'deployed',
-    chart: 'skoala-0.13.0',
-    revision: '3',
-  })
-  const { version } = lab.modules['skoala']!.old
-  await vi.waitFor(
-    async () => {
-      const pods = await podsOf('skoala')
-      expect(pods).toHaveLength(5)
-      for (const { image, ready } of pods) {
-        expect(image).toMatch(new RegExp(`:v${version}$`))
-        expect(ready).toBe(true)
+/** The processes whose command line has all of these words. */
+const processesWith = (...words: string[]): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
+        return words.every((word) => line.includes(word))
+      } catch {
+        return false
       }
-    },
-    { timeout: 60_000, interval: 500 },
+    })
+    .map(Number)
+
+/** An upgrade that was started by npx and is in the midst of `helm upgrade`, whose hook never ends. */
+async function upgradeAtWork() {
+  await installOld('skoala')
+  const chart = await brokenChart('skoala', ({ init }) => {
+    init.command = ['/app', 'wait']
+  })
+  const { site, state } = labSite()
+  const args = ['--module', 'skoala', '--site', site, '--via', 'package', '--chart', chart]
+  const { NODE_OPTIONS: _, ...env } = scriptEnv(lab.env)
+  const npx = spawn('npx', ['zx', 'scripts/upgrade.mts', ...args], {
+    cwd: ROOT,
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  npx.stdout.on('data', (data) => (output += data))
+  npx.stderr.on('data', (data) => (output += data))
+  const ended = new Promise<void>((resolve) => npx.once('close', () => resolve()))
+  const helm = () =>
+    processesWith('helm', 'upgrade', 'skoala', chart).filter(
+      (pid) => readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'helm',
+    )
+  onTestFinished(() =>
+    [npx.pid!, ...helm()]
+      .filter((pid) => !gone(pid))
+      .forEach((pid) => process.kill(pid, 'SIGKILL')),
   )
+  await vi.waitFor(() => expect(helm(), output).toHaveLength(1), { timeout: 60_000, interval: 100 })
+  await vi.waitFor(
+    async () => expect(await releaseOf('skoala')).toMatchObject({ status: 'pending-upgrade' }),
+    { timeout: 20_000 },
+  )
+  const [script] = processesWith('.bin/zx', 'scripts/upgrade.mts', site)
+  const lastEnd = () => auditOf(state, 'skoala').findLast(({ event }) => event === 'end')
+  return { npx, script: script!, helm, site, state, ended, lastEnd, output: () => output }
 }
+
+/** It has ended, even where nobody has asked for its exit code yet. */
+const gone = (pid: number) => {
+  try {
+    return / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return true
+  }
+}
+
+test.each<[string, (run: Awaited<ReturnType<typeof upgradeAtWork>>) => void, number]>([
+  ['TERM to npx, which tells the script nothing', ({ npx }) => npx.kill('SIGTERM'), 129],
+  ['TERM to the script', ({ script }) => process.kill(script, 'SIGTERM'), 143],
+  ['INT to the script, as Ctrl-C does', ({ script }) => process.kill(script, 'SIGINT'), 130],
+  [
+    'HUP to the script, as a lost terminal does',
+    ({ script }) => process.kill(script, 'SIGHUP'),
+    129,
+  ],
+])(
+  '%s: helm marks its release failed, nothing is left running, and the next run goes on',
+  async (_, signal, exitCode) => {
+    const run = await upgradeAtWork()
+    signal(run)
+    await run.ended
+    await vi.waitFor(() => expect(gone(run.script)).toBe(true), { timeout: 40_000 })
+    expect(run.helm()).toEqual([])
+    expect(run.lastEnd()).toMatchObject({ exitCode })
+    expect(await releaseOf('skoala')).toMatchObject({ status: 'failed', revision: '2' })
+    const again = await runInLab('upgrade', ['--module', 'skoala', '--site', run.site])
+    expect(again.exitCode, again.output).toBe(0)
+    expect(await releaseOf('skoala')).toMatchObject({
+      chart: `skoala-${lab.modules['skoala']!.new.version}`,
+      status: 'deployed',
+    })
+  },
+)
+
+test('KILL to the script: the lock stays as long as its helm works, then the printed cure and a re-run end well', async () => {
+  const run = await upgradeAtWork()
+  process.kill(run.script, 'SIGKILL')
+  await run.ended
+  const [helm] = run.helm()
+  const second = await runInLab('upgrade', ['--module', 'skoala', '--site', run.site])
+  expect(second.output).toMatch(/is locked; the holder is script upgrade/)
+  expect(second.exitCode).toBe(75)
+  process.kill(helm!, 'SIGKILL')
+  await vi.waitFor(() => expect(gone(helm!)).toBe(true))
+
+  const third = await runInLab('upgrade', ['--module', 'skoala', '--site', run.site])
+  expect(third.exitCode, third.output).toBe(75)
+  const cure = /^ *(helm rollback skoala 1 .*)$/m.exec(third.output)![1]!
+  await byHand('bash', '-c', cure)
+  const again = await runInLab('upgrade', ['--module', 'skoala', '--site', run.site])
+  expect(again.exitCode, again.output).toBe(0)
+})

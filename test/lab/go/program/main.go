@@ -28,11 +28,17 @@ func main() {
 		case "fail":
 			os.Exit(3)
 		case "wait":
+			waitForEnd()
+			return
 		default:
 			fmt.Println("unknown order:", order)
 			os.Exit(2)
 		}
 	}
+	waitForEnd()
+}
+
+func waitForEnd() {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	<-end
