@@ -7,7 +7,7 @@ import { EXIT, Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { registryValues, type Release } from './inputs.ts'
 import { chartVersion, stateBefore } from './releases.ts'
-import { answer, ask, check, questionFailed, say, setVariable } from './run.ts'
+import { answer, ask, check, placeholderFor, questionFailed, say, setVariable } from './run.ts'
 import { thisRun } from './session.ts'
 import { quote, shellLines, type ShellLines } from './shell.ts'
 
@@ -50,10 +50,10 @@ function requireLogin() {
     `the site file says that the chart repository asks for a login, but ${missing.join(' and ')} is not set`,
     `站点配置要求 chart 仓库登录，但未设置环境变量 ${missing.join('、')}`,
     {
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: [
-        'export it, or let cron and systemd read a file of mode 0600 with it',
-        '请 export 该变量；cron 与 systemd 可读取权限为 0600 的环境文件',
+        'export it; a cron job can source a file of mode 0600 first, systemd has EnvironmentFile=',
+        '请 export 该变量；定时任务可先 source 一个权限为 0600 的文件，systemd 可用 EnvironmentFile=',
       ],
     },
   )
@@ -65,7 +65,7 @@ function requireLogin() {
  */
 export async function repositoryIsKnown({ repository }: Release): Promise<boolean> {
   const { inputs, env } = thisRun()
-  const { url, login } = inputs.site.chartRepository
+  const { url, login, caFile = '' } = inputs.site.chartRepository
   const known = await check(
     'only if the step above did not find it, with this URL and login',
     '仅当上一步未找到该名称、URL 和登录信息时执行',
@@ -78,6 +78,7 @@ export async function repositoryIsKnown({ repository }: Release): Promise<boolea
       const found = repositories.find(({ name }: { name: string }) => name === repository)
       return (
         found?.url === url &&
+        (found.caFile ?? '') === caFile &&
         (found.username ?? '') === (login ? process.env['CHART_REPO_USERNAME'] : '') &&
         (found.password ?? '') === (login ? process.env['CHART_REPO_PASSWORD'] : '')
       )
@@ -92,24 +93,28 @@ export async function repositoryIsKnown({ repository }: Release): Promise<boolea
  * @throws Failure 69
  */
 export async function checkIndexIsFresh({ repository }: Release) {
-  const { env } = thisRun()
-  await check('check: the index was fetched just now', '检查：索引是刚刚获取的', async () => {
-    const path = join(env['HELM_REPOSITORY_CACHE']!, `${repository}-index.yaml`)
-    const age = existsSync(path) ? Date.now() - statSync(path).mtimeMs : Infinity
-    if (age < 120_000 && age > -120_000) return
-    throw new Failure(
-      EXIT.unreachable,
-      `the repository ${repository} could not be updated; helm's index of it is ${age === Infinity ? 'missing' : 'old'}`,
-      `无法更新仓库 ${repository}；helm 的索引${age === Infinity ? '不存在' : '已过期'}`,
-      {
-        state: ['nothing was changed', '未做任何更改'],
-        next: [
-          'see what helm said above; is the repository up?',
-          '请查看上面 helm 的输出；仓库是否可用？',
-        ],
-      },
-    )
-  })
+  const { env, startedAt } = thisRun()
+  await check(
+    'check: the index was fetched in this run',
+    '检查：仓库索引已在本次运行中更新',
+    async () => {
+      const path = join(env['HELM_REPOSITORY_CACHE']!, `${repository}-index.yaml`)
+      const fetched = existsSync(path) ? statSync(path).mtimeMs : 0
+      if (fetched >= startedAt - 1000) return
+      throw new Failure(
+        EXIT.unreachable,
+        `the repository ${repository} could not be updated; helm's index of it is ${fetched ? 'old' : 'missing'}`,
+        `无法更新仓库 ${repository}；helm 的索引${fetched ? '是旧的' : '不存在'}`,
+        {
+          state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+          next: [
+            'see what helm said above; is the repository up?',
+            '请查看上面 helm 的输出；仓库是否可用？',
+          ],
+        },
+      )
+    },
+  )
 }
 
 /** The versions of this run, by release. */
@@ -123,9 +128,8 @@ const versions = new Map<string, string>()
  */
 export async function setVersion(release: Release) {
   const { flags } = thisRun().inputs
-  const placeholder =
-    flags.version ??
-    (flags.via === 'package' ? '{version_of_the_chart_package}' : '{newest_stable_version}')
+  const what = flags.via === 'package' ? 'version_of_the_chart_package' : 'newest_stable_version'
+  const placeholder = flags.version ?? placeholderFor(what, release)
   await setVariable('version', placeholder, async () => {
     const known = versions.get(release.release)
     if (known) return known
@@ -146,7 +150,7 @@ async function packageVersion(release: Release): Promise<string> {
       `the chart ${path} does not exist`,
       `chart ${path} 不存在`,
       {
-        state: ['nothing was changed', '未做任何更改'],
+        state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
         next: [
           '--chart names a .tgz, or the directory that holds Chart.yaml',
           '--chart 应指向 .tgz 文件，或包含 Chart.yaml 的目录',
@@ -167,7 +171,9 @@ async function packageVersion(release: Release): Promise<string> {
   }
   const { name, version } = parse(ended.stdout, { schema: 'failsafe' })
   const unfit = (en: string, zh: string) =>
-    new Failure(EXIT.configuration, en, zh, { state: ['nothing was changed', '未做任何更改'] })
+    new Failure(EXIT.configuration, en, zh, {
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+    })
   if (name !== release.chart) {
     throw unfit(
       `${path} is the chart ${name}; ${release.release} needs the chart ${release.chart}`,
@@ -191,9 +197,9 @@ async function repositoryVersion(release: Release): Promise<string> {
   if (inputs.site.chartRepository.kind === 'OCI') {
     // helm resolves a missing version to the newest stable tag (helm 3.10 pkg/registry/client.go)
     const asked = wanted ? ` --version ${quote(wanted)}` : ''
-    const question = `helm show chart ${[chart, ...options.lines].join(' ')}${asked}`
+    const question = `helm show chart ${[quote(chart), ...options.lines].join(' ')}${asked}`
     const ended = await ask(question)
-    if (/not found|could not locate a version/i.test(ended.stderr))
+    if (/not found|NAME_UNKNOWN|could not locate a version/i.test(ended.stderr))
       throw unknownVersion(release, chart, [])
     if (ended.exitCode !== 0) throw questionFailed(question, ended)
     const { version } = parse(ended.stdout, { schema: 'failsafe' })
@@ -202,7 +208,7 @@ async function repositoryVersion(release: Release): Promise<string> {
   }
   // fuzzy: mspider-release/mspider also finds mspider-release/mspider-agent
   const found: { name: string; version: string }[] = JSON.parse(
-    await answer(`helm search repo ${chart} --versions --devel -o json`),
+    await answer(`helm search repo ${quote(chart)} --versions --devel -o json`),
   )
   const versions = found.filter(({ name }) => name === chart).map(({ version }) => version)
   const bare = (version: string) => version.replace(/^v/, '')
@@ -228,7 +234,7 @@ function unknownVersion({ chart }: Release, place: string, versions: string[]): 
       ? `${place} 没有版本 ${version}。` + (some && `现有：${some}。`)
       : `${place} 没有稳定版。` + (some && `现有：${some}。`),
     {
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: [
         `has the bundle of ${chart} been synchronized to the repository?`,
         `${chart} 的离线包是否已同步到仓库？`,
@@ -255,7 +261,7 @@ function refuseDowngrade(release: Release, version: string) {
     `${version} is older than ${now}, which is deployed`,
     `${version} 低于当前已部署的 ${now}`,
     {
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: [
         'choose a newer --version; a downgrade that is meant needs --allow-downgrade',
         '请选择更新的 --version；确需降级请加 --allow-downgrade',

@@ -99,7 +99,7 @@ export async function lockReleases() {
 
 function wrong(en: string, zh: string, cure?: string): Failure {
   return new Failure(EXIT.configuration, en, zh, {
-    state: ['nothing was changed', '未做任何更改'],
+    state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
     next: cure ? [cure, ''] : ['correct the site file (--site)', '请修正站点配置文件（--site）'],
   })
 }

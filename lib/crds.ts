@@ -68,6 +68,9 @@ function crdsIn(path: string): KubernetesObject[] {
     .flatMap((file) => objectsIn(readFileSync(join(path, file), 'utf8')))
 }
 
+/** The commands that bring back the CRDs as they were before this run. */
+export const crdsToRestore: string[] = []
+
 /** What the API server owns in an object; without it the saved object can be applied again. */
 const SERVER_OWNED = [
   'resourceVersion',
@@ -88,7 +91,7 @@ export async function saveCrds(directories: ShellLines, release: Release) {
   const { inputs, time } = thisRun()
   const path = `crds/${release.release}-${time}.yaml`
   await check(
-    `the CRDs as they are now are saved to ${inputs.flags['dry-run'] ? 'crds/{time_of_this_run}.yaml' : path}`,
+    `the CRDs as they are now are saved to ${inputs.flags['dry-run'] ? `crds/${release.release}-{time_of_this_run}.yaml` : path}`,
     `保存当前的 CRD`,
     async () => {
       const text = await answer(
@@ -101,6 +104,7 @@ export async function saveCrds(directories: ShellLines, release: Release) {
         )
         return { ...rest, metadata }
       })
+      if (objects.length === 0) return report('  there are none yet · 尚无 CRD')
       const saved = objects.map((object) => stringify(object)).join('---\n')
       const file = join(inputs.stateDirectory, path)
       writeWhole(file, saved)
@@ -111,9 +115,8 @@ export async function saveCrds(directories: ShellLines, release: Release) {
         count: objects.length,
         sha256: sha256(saved),
       })
-      report(
-        `  ${objects.length} saved; to go back · 如需恢复:  kubectl apply --server-side --force-conflicts -f ${quote(file)}`,
-      )
+      crdsToRestore.push(`kubectl apply --server-side --force-conflicts -f ${quote(file)}`)
+      report(`  ${objects.length} saved; to go back · 如需恢复:  ${crdsToRestore.at(-1)}`)
     },
   )
 }

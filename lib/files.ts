@@ -9,8 +9,10 @@ import { EXIT, Failure } from './failure.ts'
 export function writeWhole(path: string, text: string) {
   try {
     mkdirSync(dirname(path), { recursive: true })
-    writeFileSync(`${path}.new`, text, { flush: true })
-    renameSync(`${path}.new`, path)
+    // two scripts of a module may write the same file at the same moment
+    const aside = `${path}.${process.pid}.new`
+    writeFileSync(aside, text, { flush: true })
+    renameSync(aside, path)
   } catch (error) {
     const reason = (error as Error).message
     throw new Failure(

@@ -13,6 +13,8 @@ interface FlagMeaning {
   value?: string
   en: string
   zh: string
+  /** examples of a value */
+  example?: string
   /** how a value must look */
   form?: RegExp
 }
@@ -63,6 +65,7 @@ const FLAGS = {
     value: 'DURATION',
     en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m)',
     zh: '每条命令以及等待工作负载就绪的时限：90s、10m、1h（默认 10m）',
+    example: '90s, 10m, 1h',
     form: /^[1-9][0-9]{0,5}(s|m|h)$/,
   },
   ticket: {
@@ -140,7 +143,13 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
   }
   const refuse = (word: string): never => {
     if (!word.startsWith('-')) {
-      throw usage(script, `"${word}" stands behind no flag`, `“${word}” 前面没有参数名`)
+      throw usage(
+        script,
+        `"${word}" stands behind no flag.` +
+          (moduleNames().includes(word) ? ` Did you mean --module ${word}?` : ''),
+        `无法识别的参数 “${word}”。` +
+          (moduleNames().includes(word) ? `是否想用 --module ${word}？` : ''),
+      )
     }
     const flag = word.replace(/=.*/s, '')
     const near = nearest(flag)
@@ -165,7 +174,7 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     unknown: refuse,
   })
   for (const name of names) {
-    const { value: form = '', form: pattern } = meaning(name)
+    const { value: form = '', form: pattern, example } = meaning(name)
     const value: unknown = parsed[name]
     if (typeof value !== 'string') {
       if (Array.isArray(value))
@@ -175,11 +184,19 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     if (value === '') {
       throw usage(script, `--${name} needs a value: ${form}`, `--${name} 需要一个值：${form}`)
     }
+    if (
+      name === 'timeout' &&
+      pattern?.test(value) &&
+      timeLimit({ timeout: value }).seconds > 86_400
+    ) {
+      throw usage(script, `--timeout ${value} is more than a day`, `--timeout ${value} 超过一天`)
+    }
     if (pattern && !pattern.test(value)) {
       throw usage(
         script,
-        `--${name} ${JSON.stringify(value)} must be ${form}` + placeholderHint(value).en,
-        `--${name} ${JSON.stringify(value)} 应为 ${form}` + placeholderHint(value).zh,
+        `--${name} ${JSON.stringify(value)} must be ${example ?? form}` + placeholderHint(value).en,
+        `--${name} 的值 ${JSON.stringify(value)} 无效，应为 ${example ?? form}` +
+          placeholderHint(value).zh,
       )
     }
   }

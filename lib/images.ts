@@ -3,7 +3,7 @@ import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
 import { stateBefore } from './releases.ts'
-import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
+import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { answer, ask, check, report } from './run.ts'
 import { thisRun } from './session.ts'
 import { type Command } from './shell.ts'
@@ -50,15 +50,25 @@ const UPGRADE_ONLY =
  * builds the objects even in a dry run).
  */
 async function render(upgrade: Command, registry: RegistryKeys): Promise<string> {
+  if (!/^helm upgrade\s/.test(upgrade.text) || /[;&|<>`]|\$\(/.test(upgrade.text)) {
+    throw new Failure(
+      EXIT.configuration,
+      'the command that is looked at before the upgrade must be one `helm upgrade` and nothing else',
+      '升级前检查的命令必须是单独一条 `helm upgrade`',
+      { command: upgrade.text },
+    )
+  }
   const isInstall = /\s--install\b/.test(upgrade.text)
-  const template = upgrade.text
-    .replace(/^helm upgrade\b/, 'helm template')
-    .replace(UPGRADE_ONLY, '')
-  const apis = await apiVersions()
-  return await answer(
-    `${template} \\\n${isInstall ? '' : '--is-upgrade '}--kube-version $kubeVersion ${apis && `--api-versions ${apis}`}`,
-    { imageRegistry: registry.value },
-  )
+  const template = upgrade.text.replace(/^helm upgrade/, 'helm template').replace(UPGRADE_ONLY, '')
+  // with it `lookup` in a chart finds what is in the cluster, as it will in the upgrade (helm 3.13)
+  const help = await answer('helm template --help')
+  const options = [
+    ...(isInstall ? [] : ['--is-upgrade']),
+    ...(help.includes('--dry-run=server') ? ['--dry-run=server'] : []),
+    '--kube-version $kubeVersion --api-versions $apiVersions',
+  ]
+  const variables = { imageRegistry: registry.value, apiVersions: await apiVersions() }
+  return await answer(`${template} \\\n  ${options.join(' ')}`, variables)
 }
 
 /** group/version and group/version/Kind of all that the cluster serves, as charts ask for it. */
@@ -69,7 +79,7 @@ async function apiVersions(): Promise<string> {
     const [kind, , version] = line.trim().split(/\s+/).reverse()
     return kind && version ? [version, `${version}/${kind}`] : []
   })
-  return [...new Set(kinds)].join(',')
+  return [...new Set(['v1', ...kinds])].join(',')
 }
 
 const rendered = new Map<string, string>()
@@ -90,7 +100,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
     async () => {
       const manifest = await render(upgrade, registry)
       rendered.set(release.release, manifest)
-      const uses = imagesOf(objectsIn(manifest))
+      const uses = imagesOf(objectsIn(manifest).filter((object) => !isTest(object)))
       for (const image of [...new Set(uses.map(({ image }) => image))].sort()) report(`  ${image}`)
       audit({
         event: 'images',
@@ -101,8 +111,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
       const inPlace = (image: string) =>
         image.startsWith(place) && !image.slice(place.length).includes('/')
       const outside = uses.filter(({ image }) => !inPlace(image) && !allowed(image))
-      const always =
-        site.imagesFrom === 'nodes' ? uses.filter(({ pullPolicy }) => pullPolicy === 'Always') : []
+      const always = site.imagesFrom === 'nodes' ? uses.filter(isAlwaysPulled) : []
       const list = (found: ImageUse[]) =>
         found.map(({ image, of }) => `${image}  (${of})`).join('\n')
       const keys = Object.keys(release.registryKeys[flags.via]).join(', ')
@@ -112,10 +121,10 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
           `these images are not in ${place}, where the module's images are at this site:\n${list(outside)}`,
           `以上镜像不在 ${place} 中，而本站点的该模块镜像应位于此处`,
           {
-            state: ['nothing was changed', '未做任何更改'],
+            state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
             next: [
-              `if the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}`,
-              `若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若为 bak.yaml 中写定的值：用上述命令查看`,
+              `is project right in the site file? If the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}`,
+              `若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若该值写死在 bak.yaml 中：用上面的 helm get values 查看`,
             ],
           },
         )
@@ -126,7 +135,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
           `the images were loaded on the nodes, but these have imagePullPolicy: Always, which pulls them from a registry:\n${list(always)}`,
           '镜像已加载到节点，但以上镜像的 imagePullPolicy 为 Always，会从镜像仓库拉取',
           {
-            state: ['nothing was changed', '未做任何更改'],
+            state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
             next: [
               `see which value sets it: helm get values ${release.release} -n ${release.namespace}`,
               '请用上述命令查看是哪个参数设置的',
@@ -140,8 +149,8 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
 
 /**
  * Is this upgrade there already: the same chart version, the registry keys, and the same objects as
- * those that are deployed? Objects that differ between two renderings (random passwords, certificates)
- * are not counted.
+ * those that are deployed? A value that differs between two renderings (a random password, a
+ * certificate) is not counted; the rest of its object is.
  */
 export async function isDeployed(
   release: Release,
@@ -163,25 +172,16 @@ export async function isDeployed(
       const where = `${release.release} -n ${release.namespace} --revision ${deployed.revision}`
       const set = JSON.parse(await answer(`helm get values ${where} -o json`))
       if (registry.pairs.some(([key, value]) => atPath(set, key) !== value)) return false
-      const byName = (manifest: string) =>
-        new Map(
-          objectsIn(manifest)
-            .filter((object) => !isTest(object))
-            .map((object) => [nameOf(object), JSON.stringify(object)]),
-        )
-      const now = byName(
-        (await answer(`helm get manifest ${where}`)) +
-          '\n---\n' +
-          (await answer(`helm get hooks ${where}`)),
-      )
-      const wanted = byName(rendered.get(release.release)!)
+      const leaves = (manifest: string) =>
+        leavesOf(objectsIn(manifest).filter((object) => !isTest(object)))
+      const manifests = `${await answer(`helm get manifest ${where}`)}\n---\n${await answer(`helm get hooks ${where}`)}`
+      const now = leaves(manifests)
+      const wanted = leaves(rendered.get(release.release)!)
       if (now.size !== wanted.size) return false
-      const different = [...wanted]
-        .filter(([name, text]) => now.get(name) !== text)
-        .map(([name]) => name)
+      const different = [...wanted.keys()].filter((path) => now.get(path) !== wanted.get(path))
       if (different.length === 0) return true
-      const again = byName(await render(upgrade, registry))
-      return different.every((name) => now.has(name) && again.get(name) !== wanted.get(name))
+      const again = leaves(await render(upgrade, registry))
+      return different.every((path) => now.has(path) && again.get(path) !== wanted.get(path))
     },
   )
   if (done)
@@ -191,8 +191,24 @@ export async function isDeployed(
   return done ?? false
 }
 
-const isTest = ({ metadata }: KubernetesObject) =>
-  /\btest\b/.test(metadata.annotations?.['helm.sh/hook'] ?? '')
+/** The kubelet pulls it at every start: so it is said, or it is the default for this tag. */
+function isAlwaysPulled({ image, pullPolicy }: ImageUse): boolean {
+  const [, tag] = /:([^:/@]+)$/.exec(image) ?? []
+  const isLatest = !image.includes('@') && (tag === undefined || tag === 'latest')
+  return pullPolicy === 'Always' || (pullPolicy === undefined && isLatest)
+}
+
+/** Every single value of the objects, by the object's name and the path inside it. */
+function leavesOf(objects: KubernetesObject[]): Map<string, unknown> {
+  const leaves = new Map<string, unknown>()
+  const visit = (value: unknown, path: string) => {
+    if (value === null || typeof value !== 'object') leaves.set(path, value)
+    else if (Object.keys(value).length === 0) leaves.set(path, JSON.stringify(value))
+    else for (const [key, inner] of Object.entries(value)) visit(inner, `${path} ${key}`)
+  }
+  for (const object of objects) visit(object, nameOf(object))
+  return leaves
+}
 
 /** The value at a dotted path, as in `--set spidernet.image.registry=…`. */
 function atPath(values: unknown, path: string): unknown {

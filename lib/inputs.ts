@@ -126,6 +126,10 @@ function readModule(name: string): { module: Module; modulePath: string } {
   if (module.name !== name) {
     throw wrongFile(modulePath, `/name: must be "${name}", as the file is called`)
   }
+  const named = module.releases.map(({ release }) => release)
+  if (new Set(named).size < named.length) {
+    throw wrongFile(modulePath, '/releases: two releases have the same name')
+  }
   const backups = module.releases.map(({ backup }) => backup)
   if (new Set(backups).size < backups.length) {
     throw wrongFile(

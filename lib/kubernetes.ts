@@ -1,4 +1,5 @@
 import { parseAllDocuments } from 'yaml'
+import { EXIT, Failure } from './failure.ts'
 
 /** A Kubernetes object, as far as it is looked at here. */
 export interface KubernetesObject {
@@ -16,16 +17,31 @@ export interface KubernetesObject {
 }
 
 /**
- * The objects of a manifest in YAML, `List`s taken apart.
- * @throws Error with the position, where it is not YAML
+ * The objects of a manifest in YAML, `List`s taken apart. A key that stands twice is let through, as
+ * helm lets it through.
+ * @throws Failure 78 where it is not YAML
  */
 export function objectsIn(manifest: string): KubernetesObject[] {
-  return parseAllDocuments(manifest, { merge: true }).flatMap((document) => {
-    if ('errors' in document && document.errors.length > 0) throw document.errors[0]
-    const object = 'toJS' in document ? document.toJS({ maxAliasCount: -1 }) : undefined
+  const documents = parseAllDocuments(manifest, { merge: true, uniqueKeys: false })
+  if (!Array.isArray(documents)) return []
+  return documents.flatMap((document) => {
+    const [error] = document.errors
+    if (error) {
+      throw new Failure(
+        EXIT.configuration,
+        `a manifest is not YAML: ${error.message}`,
+        `清单不是有效的 YAML：${error.message}`,
+      )
+    }
+    const object = document.toJS({ maxAliasCount: -1 })
     if (!object?.kind) return []
     return object.kind === 'List' ? object.items : [object]
   })
+}
+
+/** Is it a pod or a Job of `helm test`? It is not deployed by an upgrade. */
+export function isTest({ metadata }: KubernetesObject): boolean {
+  return /\btest\b/.test(metadata.annotations?.['helm.sh/hook'] ?? '')
 }
 
 /** kind/namespace/name, to tell objects apart. */

@@ -1,16 +1,16 @@
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
-  accessSync,
   closeSync,
   constants,
+  existsSync,
   ftruncateSync,
-  fstatSync,
   openSync,
   readFileSync,
+  statSync,
   writeSync,
 } from 'node:fs'
-import { hostname, tmpdir, userInfo } from 'node:os'
+import { hostname, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { EXIT, Failure } from './failure.ts'
 
@@ -18,7 +18,7 @@ import { EXIT, Failure } from './failure.ts'
  * Takes the lock of a target for as long as this process, or a command that inherited the
  * descriptor, lives: the lock belongs to the open file (flock(2)), so it outlives a killed script
  * until its helm has ended too.
- * @param target what is locked, for example `release/<cluster uid>/mspider-system/mspider`
+ * @param target what is locked, for example `release mspider-system/mspider of the cluster <uid>`
  * @param holder what the second comer is told
  * @returns the open descriptor, to be handed to every command that changes the target
  * @throws Failure 75 when somebody holds it, 73 when the lock file can't be written
@@ -50,7 +50,7 @@ export function lock(target: string, holder: Record<string, string>): number {
       `${target} is locked; the holder is ${held || 'unknown'}`,
       `${target} 已被锁定，持有者：${held || '未知'}`,
       {
-        state: ['nothing was changed', '未做任何更改'],
+        state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
         next: [
           `wait for it; \`fuser -v ${path}\` shows the processes that hold it`,
           `请等待其结束；可用 \`fuser -v ${path}\` 查看持有锁的进程`,
@@ -83,14 +83,13 @@ export function lock(target: string, holder: Record<string, string>): number {
   return descriptor
 }
 
-/** One place for all users and sites of this machine: the same target has the same lock. */
+/**
+ * One place for every user of this machine: the same target has the same lock. /run/lock is open to
+ * all on Debian; where it is root's own, even root uses /tmp.
+ */
 function lockDirectory(): string {
-  try {
-    accessSync('/run/lock', constants.W_OK)
-    return '/run/lock'
-  } catch {
-    return tmpdir()
-  }
+  const isOpenToAll = existsSync('/run/lock') && (statSync('/run/lock').mode & 0o1777) === 0o1777
+  return isOpenToAll ? '/run/lock' : '/tmp'
 }
 
 /** Not through a link that somebody laid, and open to other users: they must be able to lock too. */
@@ -103,9 +102,7 @@ function openLock(path: string): number {
   }
   const before = process.umask(0)
   try {
-    const descriptor = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o666)
-    fstatSync(descriptor)
-    return descriptor
+    return openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o666)
   } finally {
     process.umask(before)
   }

@@ -1,4 +1,6 @@
 import { constants } from 'node:os'
+import { StringDecoder } from 'node:string_decoder'
+import { inspect } from 'node:util'
 import { $ } from 'zx'
 import { EXIT, Failure } from './failure.ts'
 
@@ -49,11 +51,12 @@ function signalGroups(signal: NodeJS.Signals) {
  * INT, TERM, HUP and a parent that vanished (TERM or HUP to npx ends npx alone) reach the commands
  * at work; the script ends when they have ended. A command gets TERM for HUP: helm handles INT and
  * TERM only (helm 3.19 cmd/helm/upgrade.go), and left pending by a HUP it would block the next upgrade.
+ * @param describe adds the state of things to the failure, where no command is at work
  */
-export function watchSignals() {
+export function watchSignals(describe: (failure: Failure) => Promise<Failure>) {
   const end = (signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP', vanishedParent = false) => {
     ending ??= { signal, vanishedParent }
-    if (groups.size === 0) exitNow()
+    if (groups.size === 0) void describe(endingFailure()!).then(exitWith)
     signalGroups(signal === 'SIGINT' ? 'SIGINT' : 'SIGTERM')
     setTimeout(() => signalGroups('SIGKILL'), GRACE * 1000).unref()
   }
@@ -65,10 +68,9 @@ export function watchSignals() {
   }, 300).unref()
 }
 
-/** Ends the script at once when a signal came while no command was at work. */
-function exitNow(): never {
-  const failure = endingFailure()!
-  process.stderr.write(failure[Symbol.for('nodejs.util.inspect.custom') as never] as string)
+/** Ends the script when a signal came while no command was at work. */
+function exitWith(failure: Failure) {
+  process.stderr.write(inspect(failure))
   process.exit(failure.exitCode)
 }
 
@@ -80,7 +82,7 @@ export function endingFailure(): Failure | undefined {
   return new Failure(
     128 + number,
     vanishedParent ? 'ended: the process that started this script is gone' : `ended by ${signal}`,
-    vanishedParent ? '已终止：启动本脚本的进程已消失' : `被 ${signal} 终止`,
+    vanishedParent ? '父进程已退出，脚本随之终止' : `被 ${signal} 终止`,
     { next: ['run the same command again', '请重新执行同一命令'] },
   )
 }
@@ -102,6 +104,8 @@ export async function execute(text: string, options: Options): Promise<Ended> {
     quiet: true,
     verbose: false,
     preferLocal: false,
+    timeout: undefined,
+    killSignal: 'SIGTERM',
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe', ...descriptors],
   })
@@ -109,8 +113,10 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   const command = shell([text] as unknown as TemplateStringsArray)
   const group = command.pid!
   groups.add(group)
-  command.stdout.on('data', (data: Buffer) => onOutput?.(data.toString(), 'stdout'))
-  command.stderr.on('data', (data: Buffer) => onOutput?.(data.toString(), 'stderr'))
+  for (const from of ['stdout', 'stderr'] as const) {
+    const decoder = new StringDecoder('utf8')
+    command[from].on('data', (data: Buffer) => onOutput?.(decoder.write(data), from))
+  }
   let timedOut = false
   const kill = (signal: NodeJS.Signals) => {
     timedOut = true
@@ -137,32 +143,28 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   }
 }
 
+/** What tools say, most specific first, and the exit code that it stands for. */
+const WORDS: [RegExp, number][] = [
+  [/no space left on device|read-only file system|disk quota exceeded/i, EXIT.cannotWrite],
+  [/another operation \(install\/upgrade\/rollback\) is in progress/i, EXIT.tryLater],
+  [/x509:|tls: |server gave HTTP response to HTTPS client|unknown flag: /i, EXIT.configuration],
+  [
+    /\b40[13] (unauthorized|forbidden)|status code:? 40[13]|: (unauthorized|forbidden)\b|is forbidden:|must be logged in|asked for the client to provide credentials|authentication required/i,
+    EXIT.notAllowed,
+  ],
+  [
+    /connection refused|was refused|no such host|timed? ?out\b.*(dial|connect|request)|(dial|connect|request).*timed? ?out\b|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|Client\.Timeout|server misbehaving|unable to connect to the server|cluster unreachable|cannot be reached|unable to get an update from|failed to update the following repositories|\b50[234] (bad gateway|service unavailable|gateway time-?out)|status code:? 50[234]/i,
+    EXIT.unreachable,
+  ],
+]
+
 /**
- * The exit code for a command that failed, from the tool's own words (Go's net, net/http and os
- * packages, which helm, kubectl and charts-syncer share).
+ * The exit code for a command that failed, from the tool's own words (Go's net, net/http, crypto and
+ * os packages, which helm, kubectl and charts-syncer share).
+ * @param said the tool's output
  */
-export function exitCodeFor({ stderr }: Pick<Ended, 'stderr'>): number {
-  if (/no space left on device|read-only file system|disk quota exceeded/i.test(stderr)) {
-    return EXIT.cannotWrite
-  }
-  if (
-    /\b401\b|\b403\b|unauthorized|forbidden|must be logged in|authentication required/i.test(stderr)
-  ) {
-    return EXIT.notAllowed
-  }
-  if (
-    /connection refused|no such host|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|Client\.Timeout|server misbehaving|unable to connect to the server|cluster unreachable|\b50[234]\b/i.test(
-      stderr,
-    )
-  ) {
-    return EXIT.unreachable
-  }
-  if (
-    /x509|certificate|server gave HTTP response to HTTPS client|http: server gave/i.test(stderr)
-  ) {
-    return EXIT.configuration
-  }
-  return EXIT.commandFailed
+export function exitCodeFor(said: string): number {
+  return WORDS.find(([words]) => words.test(said))?.[1] ?? EXIT.commandFailed
 }
 
 /** Waits; a signal ends the script meanwhile. */

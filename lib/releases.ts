@@ -1,9 +1,22 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { closest } from 'fastest-levenshtein'
 import { audit } from './audit.ts'
 import { EXIT, Failure, type FailureDetails } from './failure.ts'
+import { crdsToRestore } from './crds.ts'
+import { writeWhole } from './files.ts'
 import { type Release } from './inputs.ts'
 import { type KubernetesObject } from './kubernetes.ts'
-import { ask, check, say, onFailureDescribe, questionFailed, report, setVariable } from './run.ts'
+import {
+  ask,
+  check,
+  say,
+  onFailureDescribe,
+  questionFailed,
+  report,
+  placeholderFor,
+  setVariable,
+} from './run.ts'
 import { firstTime, kubeconfigPath, thisRun } from './session.ts'
 import { quote } from './shell.ts'
 import { hookReasons } from './standing.ts'
@@ -51,6 +64,30 @@ function rollback({ release, namespace }: Release, revision: number): string {
   return `helm rollback ${release} ${revision} -n ${namespace} ${ofThisCluster('--kube-context')}`
 }
 
+/** The revision to go back to: the newest before this run that was deployed and came up. */
+function rollbackTarget({ release }: Release, { revisions }: ReleaseState): number | undefined {
+  const bad = revisionsThatDidNotComeUp()[release] ?? []
+  const good = revisions.filter(
+    ({ status, revision }) => /^(deployed|superseded)$/.test(status) && !bad.includes(revision),
+  )
+  return good.at(-1)?.revision
+}
+
+const notUpPath = () => join(thisRun().inputs.stateDirectory, 'did-not-come-up.json')
+
+/** By release: revisions that helm calls deployed, but whose workloads did not come up. */
+function revisionsThatDidNotComeUp(): Record<string, number[]> {
+  return existsSync(notUpPath()) ? JSON.parse(readFileSync(notUpPath(), 'utf8')) : {}
+}
+
+/** Remembers that the present revision did not come up, so that no rollback goes to it. */
+export async function rememberNotUp(release: Release) {
+  const { last } = await history(release)
+  const known = revisionsThatDidNotComeUp()
+  const revisions = [...new Set([...(known[release.release] ?? []), last!.revision])]
+  writeWhole(notUpPath(), JSON.stringify({ ...known, [release.release]: revisions }) + '\n')
+}
+
 /** The command that deletes a pod, for any terminal of this machine. */
 export function deletePod({ metadata }: KubernetesObject): string {
   return `kubectl delete pod ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
@@ -78,6 +115,13 @@ export async function checkReleases() {
         `检查：${names} 已部署，且没有其他 helm 正在操作`,
       ]
   await check(en!, zh!, async () => {
+    if (flags.values && !existsSync(resolve(thisRun().inputs.stateDirectory, flags.values))) {
+      throw new Failure(
+        EXIT.missingInput,
+        `the values file ${flags.values} does not exist`,
+        `参数文件 ${flags.values} 不存在`,
+      )
+    }
     for (const release of releases) {
       const state = await history(release)
       states.set(release.release, state)
@@ -89,6 +133,7 @@ export async function checkReleases() {
         chart: state.deployed?.chart,
       })
       refusePending(release, state)
+      refuseOtherChart(release, state)
       if (flags.install) refuseExisting(release, state)
       else if (!state.deployed) throw await notThere(release, state)
       else
@@ -114,7 +159,7 @@ function refusePending(release: Release, { last, deployed }: ReleaseState) {
     `release ${name} is ${last.status} since ${last.updated} (revision ${last.revision}): another helm is at work on it, or was killed`,
     `release ${name} 自 ${last.updated} 起处于 ${last.status}（revision ${last.revision}）：有其他 helm 正在操作，或曾被强行终止`,
     {
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: cure
         ? [
             `first make sure that no helm is at work on it anywhere; then\n${cure}\nand run the same command again`,
@@ -128,14 +173,24 @@ function refusePending(release: Release, { last, deployed }: ReleaseState) {
   )
 }
 
+function refuseOtherChart({ release, chart }: Release, { deployed }: ReleaseState) {
+  if (!deployed || new RegExp(`^${chart}-v?\\d`).test(deployed.chart)) return
+  throw new Failure(
+    EXIT.configuration,
+    `${release} was deployed from another chart: ${deployed.chart}, not ${chart}`,
+    `${release} 由另一个 chart 部署：${deployed.chart}，而不是 ${chart}`,
+    { state: ['nothing in the cluster was changed', '未更改集群中的任何内容'] },
+  )
+}
+
 function refuseExisting({ release }: Release, { deployed, revisions }: ReleaseState) {
-  if (!deployed && revisions.every(({ status }) => status === 'failed')) return
+  if (!deployed && revisions.every(({ status }) => /^(failed|uninstalled)$/.test(status))) return
   throw new Failure(
     EXIT.usage,
     `--install is for a release that does not exist; ${release} does (${deployed?.chart ?? revisions.at(-1)?.status})`,
     `--install 仅用于尚不存在的 release；${release} 已存在（${deployed?.chart ?? revisions.at(-1)?.status}）`,
     {
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: ['leave --install and --values out', '去掉 --install 和 --values'],
     },
   )
@@ -157,7 +212,7 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
           (near ? `现有：${others.join('、')}` : ''),
     {
       said: last?.description,
-      state: ['nothing was changed', '未做任何更改'],
+      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
       next: [
         `to install it: --install --values FILE; to see what there is: helm list -A`,
         `如需安装：--install --values FILE；查看现有 release：helm list -A`,
@@ -193,6 +248,7 @@ export async function describeReleases(
       ])
       continue
     }
+    const target = rollbackTarget(release, before)
     const was =
       before.deployed && `before: revision ${before.deployed.revision}, ${before.deployed.chart}`
     state.push([
@@ -201,9 +257,15 @@ export async function describeReleases(
     ])
     const hooks = now.last?.status === 'failed' ? await hookReasons(release) : ''
     if (hooks) state.push([hooks, ''])
-    if (before.deployed) next.push(rollback(release, before.deployed.revision))
+    if (target) next.push(rollback(release, target))
   }
   if (next.length > 0) next.push(...afterRollback)
+  for (const command of crdsToRestore) {
+    state.push([
+      `the CRDs may have been updated; to bring the saved ones back: ${command}`,
+      '部分 CRD 可能已更新；恢复命令见上',
+    ])
+  }
   return {
     state: [state.map(([en]) => en).join('\n'), state.map(([, zh]) => zh).join('\n')],
     ...(next.length > 0 && {
@@ -217,7 +279,7 @@ export async function describeReleases(
 
 /** The revision whose values are backed up: the last *deployed* one, not a failed one after it. */
 export async function setLastDeployedRevision(release: Release) {
-  await setVariable('revision', '{last_deployed_revision}', async () => {
+  await setVariable('revision', placeholderFor('last_deployed_revision', release), async () => {
     const { deployed, last } = await history(release)
     if (!deployed) throw await notThere(release, { revisions: [], last })
     return String(deployed.revision)
@@ -249,7 +311,7 @@ export async function checkReleased(release: Release) {
         EXIT.commandFailed,
         `${release.release} should be deployed at ${variables['version']}, but is ${last?.status} at ${last?.chart}`,
         `${release.release} 应部署为 ${variables['version']}，实际为 ${last?.chart}（${last?.status}）`,
-        await describeReleases([release]),
+        await describeReleases(thisRun().inputs.releases),
       )
     },
   )

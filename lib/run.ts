@@ -2,6 +2,7 @@ import { basename } from 'node:path'
 import { audit } from './audit.ts'
 import { EXIT, Failure, tail, type FailureDetails } from './failure.ts'
 import { timeLimit } from './flags.ts'
+import { type Release } from './inputs.ts'
 import { heading, type StepName } from './ledger.ts'
 import { print, redact } from './output.ts'
 import { endingFailure, execute, exitCodeFor, type Ended } from './processes.ts'
@@ -79,6 +80,11 @@ export async function setVariable(
   return value
 }
 
+/** The placeholder of a dry run: {name}, with the release where the module has several. */
+export function placeholderFor(name: string, { release }: Release): string {
+  return thisRun().inputs.releases.length > 1 ? `{${name}_of_${release}}` : `{${name}}`
+}
+
 /** `export NAME=value`, as the manual does it; commands use `$NAME`. */
 export function exportVariable(name: string, value: string) {
   const { dryRun, variables } = thisRun()
@@ -113,6 +119,7 @@ export async function run(
     variables: usedVariables(text, variables),
   }
   audit({ event: 'command', ...about })
+  thisRun().commandsRun++
   const limit = timeLimit(inputs.flags)
   const cwd = inputs.stateDirectory
   const lines = linePrinter()
@@ -129,7 +136,7 @@ export async function run(
   const interruption = endingFailure()
   if (interruption) throw await withState(interruption, text)
   if (exitCode === 0 && !timedOut) return stdout
-  const code = timedOut ? EXIT.commandFailed : exitCodeFor(ended)
+  const code = timedOut ? EXIT.commandFailed : exitCodeFor(`${stderr}\n${stdout}`)
   throw await withState(
     new Failure(
       code,
@@ -165,16 +172,23 @@ function linePrinter() {
 
 /** From here on a failure says what state things are in and what to do, as `describe` finds it. */
 export function onFailureDescribe(describe: () => Promise<Partial<FailureDetails>>) {
-  thisRun().describeState = describe
+  const run = thisRun()
+  run.describeState = describe
+  run.describeFailure = (failure) => withState(failure, '')
 }
 
-async function withState(failure: Failure, text: string): Promise<Failure> {
+/** Adds to a failure what became of the releases, and what to do. */
+export async function withState(failure: Failure, text: string): Promise<Failure> {
   const run = thisRun()
   const { describeState } = run
   run.describeState = undefined // the questions of the description may fail too
   run.ending = true
-  const found = await describeState?.().catch(() => undefined)
-  Object.assign(failure.details, { command: text }, { ...found, ...failure.details })
+  const unchanged: Partial<FailureDetails> | undefined =
+    run.commandsRun > 0
+      ? undefined
+      : { state: ['nothing in the cluster was changed', '未更改集群中的任何内容'] }
+  const found = (await describeState?.().catch(() => undefined)) ?? unchanged
+  Object.assign(failure.details, text && { command: text }, { ...found, ...failure.details })
   Failure.last = failure
   return failure
 }
@@ -188,14 +202,14 @@ async function withState(failure: Failure, text: string): Promise<Failure> {
 export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
   const run = thisRun()
   const interruption = endingFailure()
-  if (interruption && !run.ending) throw interruption
+  if (interruption && !run.ending) throw await withState(interruption, text)
   const ended = await execute(text, {
     env: { ...run.env, ...run.variables, ...variables },
     cwd: run.inputs.stateDirectory,
     limit: Math.min(120, timeLimit(run.inputs.flags).seconds),
   })
   const meanwhile = endingFailure()
-  if (meanwhile && !run.ending) throw meanwhile
+  if (meanwhile && !run.ending) throw await withState(meanwhile, text)
   return ended
 }
 
@@ -206,12 +220,12 @@ export async function answer(
 ): Promise<string> {
   const ended = await ask(text, variables)
   if (ended.exitCode === 0) return ended.stdout
-  throw questionFailed(text, ended)
+  throw await withState(questionFailed(text, ended), text)
 }
 
 /** The failure of a question: which command, and the tool's words. */
 export function questionFailed(text: string, ended: Ended): Failure {
-  const code = ended.timedOut ? EXIT.unreachable : exitCodeFor(ended)
+  const code = ended.timedOut ? EXIT.unreachable : exitCodeFor(ended.stderr)
   const [en, zh] =
     code === EXIT.unreachable
       ? ['the cluster or the repository cannot be reached', '无法访问集群或仓库']
@@ -224,6 +238,5 @@ export function questionFailed(text: string, ended: Ended): Failure {
   return new Failure(code, en!, zh!, {
     command: text,
     said: redact(tail(ended.stderr || ended.stdout)),
-    state: ['nothing was changed by this', '此查询未做任何更改'],
   })
 }

@@ -28,8 +28,14 @@ interface Run {
   stepLines: string
   /** a failure is being described: questions may be asked although a signal came */
   ending: boolean
+  /** how many commands were run: as long as it is none, nothing was changed */
+  commandsRun: number
+  /** when it was started, in milliseconds */
+  startedAt: number
   /** checks that are made once in a run, whichever phase comes first */
   made: Set<string>
+  /** adds the state of things to a failure */
+  describeFailure?: (failure: Failure) => Promise<Failure>
   /** finds out what became of the releases, for a failure */
   describeState?: () => Promise<Partial<FailureDetails>>
 }
@@ -41,6 +47,8 @@ export function thisRun(): Run {
   if (!current) throw new Error('start() has not been called')
   return current
 }
+
+const runId = ({ time }: Run) => `${time}-${process.pid}`
 
 /** Is it the first time in this run? An imported phase need not repeat what its importer did. */
 export function firstTime(name: string): boolean {
@@ -70,6 +78,8 @@ export async function start(
     return current.inputs
   }
   process.on('exit', endOfProcess)
+  // the reader of a pipe may end first (`… | tee log`, Ctrl-C): the work goes on, and is recorded
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const inputs = readInputs(scriptUrl, names)
   const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '')
   current = {
@@ -82,6 +92,8 @@ export async function start(
     depth: 1,
     stepLines: '',
     ending: false,
+    commandsRun: 0,
+    startedAt: Date.now(),
     made: new Set(),
   }
   if (current.dryRun) printHeader(current)
@@ -95,22 +107,18 @@ export async function start(
  */
 export async function finish() {
   const run = thisRun()
-  if (--run.depth > 0) return
-  if (run.dryRun) return
-  const { script, module, stateDirectory } = run.inputs
-  audit({ event: 'end', exitCode: 0 })
-  const success = {
-    time: new Date().toISOString(),
-    script,
-    module: module.name,
-    run: run.time,
-    auditHead: auditHead(),
+  if (run.depth === 1 && !run.dryRun) {
+    const { script, module, stateDirectory } = run.inputs
+    const path = join(stateDirectory, 'last-success.json')
+    const time = new Date().toISOString()
+    const success = { time, script, module: module.name, run: runId(run), auditHead: auditHead() }
+    writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
+    audit({ event: 'end', exitCode: 0 })
+    print(
+      `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计链头: ${auditHead()})\n`,
+    )
   }
-  const path = join(stateDirectory, 'last-success.json')
-  writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
-  print(
-    `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计链头: ${auditHead()})\n`,
-  )
+  run.depth--
 }
 
 function lastSuccess(path: string): Record<string, unknown> {
@@ -154,7 +162,10 @@ function environment({ site, sitePath, stateDirectory }: Inputs): NodeJS.Process
     'HELM_KUBEASUSER',
     'HELM_KUBEASGROUPS',
     'HELM_NAMESPACE',
+    'HELM_KUBEINSECURE_SKIP_TLS_VERIFY',
+    'HELM_KUBETLS_SERVER_NAME',
     'HELM_DEBUG',
+    'BASH_ENV',
     'NODE_OPTIONS',
   ]) {
     delete env[name]
@@ -184,20 +195,34 @@ function printHeader({ inputs }: Run) {
   const kubeconfig = /^[~/]/.test(site.kubeconfig)
     ? site.kubeconfig
     : relative(stateDirectory, kubeconfigPath(site.kubeconfig, sitePath))
+  // lib/docker-credential-chart-repo gives helm the login from the environment
+  const isOci = site.chartRepository.kind === 'OCI' && site.chartRepository.login
+  const root = join(relative(process.cwd(), ROOT), 'lib')
+  const oci = isOci ? `export PATH=$PATH:$PWD/${quote(root)}\n` : ''
+  const registry = isOci
+    ? `echo ${quote(credentialHelpers(site.chartRepository.url!))} > .helm/registry.json\n`
+    : ''
   print(`#!/usr/bin/env bash
 # ${script}: ${module.title.en} · ${module.title.zh} (${module.name}), via ${flags.via}
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
-mkdir -p ${directory}/.helm && cd ${directory}
+${oci}mkdir -p ${directory}/.helm && cd ${directory}
 # the context ${site.context}, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context ${site.context}；使用独立的 helm 配置
+printf 'apiVersion: v1\\nkind: Config\\ncurrent-context: %s\\n' ${quote(site.context)} > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:${kubeconfig}
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
 export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
-`)
+${registry}`)
+}
+
+/** helm's registry configuration that asks lib/docker-credential-chart-repo for the login of a repository. */
+export function credentialHelpers(url: string): string {
+  const host = url.replace(/^oci:\/\//, '').split('/')[0]!
+  return JSON.stringify({ credHelpers: { [host]: 'chart-repo' } })
 }
 
 /** A real run: tools, directory, audit. */
@@ -221,7 +246,7 @@ function begin(run: Run, tools: string[]) {
   process.umask(0o077)
   const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
   writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
-  openAudit(join(stateDirectory, 'audit.jsonl'), `${run.time}-${process.pid}`)
+  openAudit(join(stateDirectory, 'audit.jsonl'), runId(run))
   audit({
     event: 'start',
     script,
@@ -235,7 +260,9 @@ function begin(run: Run, tools: string[]) {
       tools.map((tool) => [tool, sha256(readFileSync(onPath(tool, env['PATH']!)!))]),
     ),
   })
-  watchSignals()
+  watchSignals((failure) =>
+    run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),
+  )
   print(
     `${script} --module ${module.name} --via ${flags.via} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
   )

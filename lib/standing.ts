@@ -1,6 +1,7 @@
 import { type Release } from './inputs.ts'
 import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
-import { answer, ask } from './run.ts'
+import { type Failure } from './failure.ts'
+import { ask, questionFailed } from './run.ts'
 
 /** How a workload stands. */
 interface Standing {
@@ -11,17 +12,21 @@ interface Standing {
   progress: string
 }
 
-/** The workloads and pods of the namespaces of these objects. */
-export async function readNamespaces(objects: KubernetesObject[]): Promise<KubernetesObject[]> {
-  const namespaces = [...new Set(objects.map(({ metadata }) => metadata.namespace!))]
-  const answers = await Promise.all(
-    namespaces.map((namespace) =>
-      answer(
-        `kubectl get deployments,statefulsets,daemonsets,jobs,replicasets,pods,events -n ${namespace} -o json --request-timeout=20s`,
-      ),
-    ),
-  )
-  return answers.flatMap((text) => JSON.parse(text).items)
+/**
+ * The workloads, pods and events of the namespaces of these objects; or the failure, where the API
+ * server did not answer.
+ */
+export async function readNamespaces(
+  objects: KubernetesObject[],
+): Promise<{ objects: KubernetesObject[] } | { failure: Failure }> {
+  const found: KubernetesObject[] = []
+  for (const namespace of new Set(objects.map(({ metadata }) => metadata.namespace!))) {
+    const question = `kubectl get deployments.apps,statefulsets.apps,daemonsets.apps,jobs.batch,replicasets.apps,pods,events -n ${namespace} -o json --request-timeout=20s`
+    const ended = await ask(question)
+    if (ended.exitCode !== 0) return { failure: questionFailed(question, ended) }
+    found.push(...JSON.parse(ended.stdout).items)
+  }
+  return { objects: found }
 }
 
 /** Is the workload up, in the version that was wanted? */
@@ -200,7 +205,8 @@ export async function hookReasons(release: Release): Promise<string> {
       ...object,
       metadata: { ...object.metadata, namespace: object.metadata.namespace ?? release.namespace },
     }))
-  const cluster = await readNamespaces(hooks)
+  const found = await readNamespaces(hooks)
+  const cluster = 'objects' in found ? found.objects : []
   return hooks
     .map((object) => ({ object, ...standingOf(object, cluster) }))
     .filter(({ up, object }) => !up && cluster.some((each) => nameOf(each) === nameOf(object)))

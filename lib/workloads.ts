@@ -1,6 +1,6 @@
 import { audit } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
-import { deletePod, describeReleases } from './releases.ts'
+import { deletePod, describeReleases, rememberNotUp } from './releases.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
 import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
@@ -9,7 +9,8 @@ import { answer, check, report } from './run.ts'
 import { thisRun } from './session.ts'
 import { readNamespaces, standingOf, stuckPods, why } from './standing.ts'
 
-const KINDS = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job']
+/** Others of these names exist, with other rules: kruise's StatefulSet, volcano's Job. */
+const KINDS = ['apps/Deployment', 'apps/StatefulSet', 'apps/DaemonSet', 'batch/Job']
 
 /**
  * Waits until the Deployments, StatefulSets, DaemonSets and Jobs of the release's manifest are up, in
@@ -28,7 +29,7 @@ export async function waitForWorkloads(release: Release) {
         await answer(`helm get manifest ${release.release} -n ${release.namespace}`),
       )
       const wanted = manifest
-        .filter(({ kind }) => KINDS.includes(kind))
+        .filter(({ kind, apiVersion }) => KINDS.includes(`${apiVersion.split('/')[0]}/${kind}`))
         .map((object) => ({
           ...object,
           metadata: {
@@ -38,36 +39,47 @@ export async function waitForWorkloads(release: Release) {
         }))
       const end = Date.now() + limit.seconds * 1000
       const shown = new Map<string, string>()
-      for (;;) {
+      let unanswered = ''
+      for (let round = 0; ; round++) {
+        // the API server may be away for a moment: the network itself may be what is upgraded
         const cluster = await readNamespaces(wanted)
-        const standings = wanted.map((object) => ({ object, ...standingOf(object, cluster) }))
+        if ('failure' in cluster) {
+          if (Date.now() > end) throw cluster.failure
+          if (unanswered !== cluster.failure.en) report(`  ${(unanswered = cluster.failure.en)} …`)
+          await pause(2)
+          continue
+        }
+        const { objects } = cluster
+        const standings = wanted.map((object) => ({ object, ...standingOf(object, objects) }))
         for (const { object, up, progress } of standings) {
-          const line = up ? `up: ${progress}` : `${progress}${why(object, cluster)}`
+          const line = up ? `up: ${progress}` : `${progress}${why(object, objects)}`
           if (shown.get(nameOf(object)) !== line) report(`  ${nameOf(object)}  ${line}`)
           shown.set(nameOf(object), line)
         }
         const waiting = standings.filter(({ up }) => !up)
         if (waiting.length === 0) {
+          const up = wanted.map(nameOf)
           audit({
             event: 'workloads',
             release: release.release,
-            up: wanted.map(nameOf),
-            imageIds: imageIds(wanted, cluster),
+            up,
+            imageIds: imageIds(wanted, objects),
           })
           return
         }
         if (waiting.some(({ failed }) => failed) || Date.now() > end) {
+          await rememberNotUp(release)
           const reasons = waiting.map(
-            ({ object, progress }) => `${nameOf(object)}: ${progress}${why(object, cluster)}`,
+            ({ object, progress }) => `${nameOf(object)}: ${progress}${why(object, objects)}`,
           )
           throw new Failure(
             EXIT.commandFailed,
-            `${waiting.length} of ${wanted.length} workloads of ${release.release} did not come up within ${limit.text}:\n${reasons.join('\n')}`,
-            `${release.release} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未能在 ${limit.text} 内就绪，原因见上`,
-            await describeReleases([release], stuckPods(wanted, cluster).map(deletePod)),
+            `${waiting.length} of ${wanted.length} workloads of ${release.release} did not come up (time limit ${limit.text}):\n${reasons.join('\n')}`,
+            `${release.release} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未就绪（时限 ${limit.text}），原因见上`,
+            await describeReleases(inputs.releases, stuckPods(wanted, objects).map(deletePod)),
           )
         }
-        await pause(1)
+        await pause(round < 10 ? 1 : 3)
       }
     },
   )

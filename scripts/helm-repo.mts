@@ -26,7 +26,8 @@ for (const release of releases) {
     )
     useCredentialHelper()
     step('search-repo')
-    await run`helm show chart ${chartSource(release).chart} ${chartSource(release).options}`
+    await setVersion(release)
+    await run`helm show chart ${chartSource(release).chart} --version $version ${chartSource(release).options}`
   } else {
     step('repo-list')
     // the manual greps for the name; the names and URLs are compared in the next step
@@ -55,8 +56,8 @@ helm repo add ${repository} ${url!} \
 
     step('search-repo')
     await run`helm search repo ${repository}/${chart} --versions`
+    await setVersion(release)
   }
-  await setVersion(release)
 }
 
 await finish()

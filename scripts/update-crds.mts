@@ -5,9 +5,11 @@
 import { checkCluster, lockReleases } from '../lib/cluster.ts'
 import { crdDirectories, saveCrds } from '../lib/crds.ts'
 import { chartSource, setVersion } from '../lib/charts.ts'
+import { type Release } from '../lib/inputs.ts'
 import { checkReleases } from '../lib/releases.ts'
 import { run, say, step } from '../lib/run.ts'
 import { finish, start } from '../lib/session.ts'
+import { type ShellLines } from '../lib/shell.ts'
 
 const { releases, flags, module } = await start(
   import.meta.url,
@@ -28,36 +30,40 @@ if (withCrds.length === 0) {
   if (flags.via === 'repo') await import('./helm-repo.mts')
 }
 
+const found: { release: Release; crds: ShellLines }[] = []
 for (const release of withCrds) {
   const { chart, options } = chartSource(release)
+  const directory = `charts/${release.release}`
   step('update-crds')
+  await setVersion(release)
   let unpacked = chart
   if (flags.via === 'repo') {
-    await setVersion(release)
     // a fresh directory: unpacking over an old one would merge both
-    await run`rm -rf charts/${release.release} && mkdir -p charts/${release.release}`
+    await run`rm -rf ${directory} && mkdir -p ${directory}`
     await run`
-helm pull ${chart} --version $version -d charts/${release.release} \
-  ${options} && tar -zxf charts/${release.release}/*.tgz -C charts/${release.release}`
-    unpacked = `charts/${release.release}/${release.chart}`
-  } else if (chart.endsWith('.tgz')) {
-    await setVersion(release)
-    await run`rm -rf charts/${release.release} && mkdir -p charts/${release.release}`
-    await run`tar -zxf ${chart} -C charts/${release.release}`
-    unpacked = `charts/${release.release}/${release.chart}`
+helm pull ${chart} --version $version -d ${directory} \
+  ${options} && tar -zxf ${directory}/*.tgz -C ${directory}`
+    unpacked = `${directory}/${release.chart}`
+  } else if (/\.(tgz|tar\.gz)$/.test(chart)) {
+    await run`rm -rf ${directory} && mkdir -p ${directory}`
+    await run`tar -zxf ${chart} -C ${directory}`
+    unpacked = `${directory}/${release.chart}`
   }
-  const directories = await crdDirectories(unpacked, release)
-  if (directories.lines.length === 0) continue
-  await saveCrds(directories, release)
+  const crds = await crdDirectories(unpacked, release)
+  if (crds.lines.length > 0) found.push({ release, crds })
+}
+
+for (const { release, crds } of found) {
+  await saveCrds(crds, release)
   // all or none: a CRD that the API server refuses is found before the first one is changed
   await run`
-kubectl apply ${directories} \
+kubectl apply ${crds} \
   --server-side --force-conflicts --dry-run=server`
   await run`
-kubectl apply ${directories} \
+kubectl apply ${crds} \
   --server-side --force-conflicts`
   await run`
-kubectl wait ${directories} \
+kubectl wait ${crds} \
   --for=condition=Established --timeout=60s`
 }
 

@@ -178,3 +178,48 @@ test('pods that fit on no node are told apart: 1, with the scheduler’s words a
     /helm rollback spidernet 1 -n spidernet-system --kubeconfig \S+ --kube-context lab/,
   )
 })
+
+test('random values, a test pod and lookups in a chart are no reason to refuse, to upgrade again, or to miss a change', async () => {
+  await installOld(module)
+  const chart = await brokenChart(module, () => {})
+  const extra = (level: string) =>
+    writeFileSync(
+      join(chart, 'templates/extra.yaml'),
+      `{{- if not (lookup "v1" "Namespace" "" "kube-system") }}{{ fail "lookup found nothing" }}{{ end }}
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: extra }
+data: { token: {{ randAlphaNum 8 | quote }}, level: ${level} }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: test, annotations: { helm.sh/hook: test } }
+spec: { restartPolicy: Never, containers: [{ name: test, image: busybox }] }
+`,
+    )
+  const args = ['--module', module, '--site', labSite().site, '--via', 'package', '--chart', chart]
+  extra('one')
+  const first = await runInLab('upgrade', args)
+  expect(first.exitCode, first.output).toBe(0)
+  const second = await runInLab('upgrade', args)
+  expect(second.stdout, second.output).toContain('nothing to do')
+  expect(await releaseOf(module)).toMatchObject({ revision: '2' })
+  extra('two')
+  const third = await runInLab('upgrade', args)
+  expect(third.exitCode, third.output).toBe(0)
+  expect(await releaseOf(module)).toMatchObject({ revision: '3' })
+})
+
+test.each(['3.10', '4'] as const)(
+  'the module goes from old to new with helm %s',
+  async (version) => {
+    await installOld(module)
+    const { site } = labSite()
+    const env = { PATH: `${lab.helms[version]}:${lab.env['PATH']}` }
+    const result = await runInLab('upgrade', ['--module', module, '--site', site], env)
+    expect(result.exitCode, result.output).toBe(0)
+    expect(await releaseOf(module)).toMatchObject({ revision: '2', status: 'deployed' })
+    const again = await runInLab('upgrade', ['--module', module, '--site', site], env)
+    expect(again.stdout, again.output).toContain('nothing to do')
+  },
+)

@@ -54,7 +54,12 @@ describe('wrong usage is refused with 64 and a sentence that helps', () => {
     [
       'a duration without a unit',
       ['--module', 'mspider', '--timeout', '90'],
-      /--timeout "90" must be DURATION/,
+      /--timeout "90" must be 90s, 10m, 1h/,
+    ],
+    [
+      'more than a day, which no timer can count',
+      ['--module', 'mspider', '--timeout', '600h'],
+      /--timeout 600h is more than a day/,
     ],
     [
       'a chart with the repository path',

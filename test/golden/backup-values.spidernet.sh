@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -18,8 +19,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 加锁：没有其他人在操作 spidernet-system/spidernet
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
-# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
-# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
+# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new

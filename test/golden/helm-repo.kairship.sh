@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -19,6 +20,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 helm repo list -o yaml
 
 # Add the Multicloud Management Helm repository · 添加多云编排 Helm 仓库 (kairship.en.md:136-140)
+# differs from kairship.en.md:139: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
+# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -28,8 +31,8 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update the Multicloud Management Helm repository · 更新多云编排 Helm 仓库 (kairship.en.md:142-146)
 helm repo update kairship
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version of Multicloud Management you want to install (it is recommended to install the latest version) · 选择您想安装的多云编排版本（建议安装最新版本） (kairship.en.md:148-160)
 helm search repo kairship/kairship --versions

@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/skoala/.helm && cd state/example/skoala
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -21,6 +22,8 @@ helm repo list -o yaml
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
 # differs from skoala.en.md:131: prints `heml`, a misprint
 # 手册误写为 `heml`
+# differs from skoala.en.md:131, skoala.zh.md:123: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
+# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -32,8 +35,8 @@ printf %s "$CHART_REPO_PASSWORD" |
 # differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
 # 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
 helm repo update skoala-release
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version of the microservice engine you want to install (the latest version is recommended) · 选择您想安装的微服务引擎版本（建议安装最新版本） (skoala.en.md:142-153, skoala.zh.md:134-144)
 helm search repo skoala-release/skoala --versions

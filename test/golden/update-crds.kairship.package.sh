@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -21,10 +22,13 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
 # differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
-# `./crds` 取决于当前所在目录，这里写明 chart 的路径；较大的 CRD 不适用客户端 apply
+# `./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
+# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
+# 先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
+export version='{version_of_the_chart_package}'
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD
-# the CRDs as they are now are saved to crds/{time_of_this_run}.yaml
+# the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
 # 保存当前的 CRD
 kubectl apply -f ../../../original-chart/kairship/crds \
   --server-side --force-conflicts --dry-run=server

@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/insight/.helm && cd state/example/insight
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -34,12 +35,12 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update the helm repository · 更新 helm 仓库 (no manual on record · 未收录手册)
 helm repo update addon
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version to upgrade to · 选择要升级到的版本 (no manual on record · 未收录手册)
 helm search repo addon/insight --versions
-export version='{newest_stable_version}'
+export version='{newest_stable_version_of_insight}'
 
 # Check whether the helm repository exists · 检查 helm 仓库是否存在 (no manual on record · 未收录手册)
 helm repo list -o yaml
@@ -54,14 +55,15 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update the helm repository · 更新 helm 仓库 (no manual on record · 未收录手册)
 helm repo update addon
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version to upgrade to · 选择要升级到的版本 (no manual on record · 未收录手册)
 helm search repo addon/insight-agent --versions
+export version='{newest_stable_version_of_insight-agent}'
 
 # Back up the --set parameters · 备份 --set 参数 (no manual on record · 未收录手册)
-export revision='{last_deployed_revision}'
+export revision='{last_deployed_revision_of_insight}'
 export time='{time_of_this_run}'
 mkdir -p backups/insight && rm -f backups/insight/*.yaml.new
 helm get values insight -n insight-system -o yaml \
@@ -75,6 +77,7 @@ mv -T backups/insight/$revision-$time.yaml.new backups/insight/$revision-$time.y
 ln -sfn backups/insight/$revision-$time.yaml insight-bak.yaml.new && mv -T insight-bak.yaml.new insight-bak.yaml
 
 # Back up the --set parameters · 备份 --set 参数 (no manual on record · 未收录手册)
+export revision='{last_deployed_revision_of_insight-agent}'
 mkdir -p backups/insight-agent && rm -f backups/insight-agent/*.yaml.new
 helm get values insight-agent -n insight-system -o yaml \
   --revision $revision > backups/insight-agent/$revision-$time.yaml.new
@@ -87,8 +90,10 @@ mv -T backups/insight-agent/$revision-$time.yaml.new backups/insight-agent/$revi
 ln -sfn backups/insight-agent/$revision-$time.yaml insight-agent-bak.yaml.new && mv -T insight-agent-bak.yaml.new insight-agent-bak.yaml
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+export version='{newest_stable_version_of_insight}'
 # check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/
+export version='{newest_stable_version_of_insight-agent}'
 # check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/
 
@@ -97,7 +102,7 @@ rm -rf charts/insight-agent && mkdir -p charts/insight-agent
 helm pull addon/insight-agent --version $version -d charts/insight-agent && tar -zxf charts/insight-agent/*.tgz -C charts/insight-agent
 # check: charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds holds CRDs and nothing else
 # 检查：charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds 中只有 CRD
-# the CRDs as they are now are saved to crds/{time_of_this_run}.yaml
+# the CRDs as they are now are saved to crds/insight-agent-{time_of_this_run}.yaml
 # 保存当前的 CRD
 kubectl apply -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds \
   --server-side --force-conflicts --dry-run=server
@@ -107,6 +112,7 @@ kubectl wait -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/
   --for=condition=Established --timeout=60s
 
 # Run helm upgrade · 执行 helm upgrade (no manual on record · 未收录手册)
+export version='{newest_stable_version_of_insight}'
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行
@@ -120,6 +126,7 @@ helm upgrade insight addon/insight \
 # 检查：insight 已部署为上述版本
 
 # Run helm upgrade · 执行 helm upgrade (no manual on record · 未收录手册)
+export version='{newest_stable_version_of_insight-agent}'
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

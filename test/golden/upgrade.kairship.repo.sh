@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -27,6 +28,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 helm repo list -o yaml
 
 # Add the Multicloud Management Helm repository · 添加多云编排 Helm 仓库 (kairship.en.md:136-140)
+# differs from kairship.en.md:139: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
+# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -36,16 +39,16 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update the Multicloud Management Helm repository · 更新多云编排 Helm 仓库 (kairship.en.md:142-146)
 helm repo update kairship
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version of Multicloud Management you want to install (it is recommended to install the latest version) · 选择您想安装的多云编排版本（建议安装最新版本） (kairship.en.md:148-160)
 helm search repo kairship/kairship --versions
 export version='{newest_stable_version}'
 
 # Back up the --set parameters · 备份 --set 参数 (kairship.en.md:162-168)
-# differs from kairship.en.md:167: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
-# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+# differs from kairship.en.md:167: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
+# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/kairship && rm -f backups/kairship/*.yaml.new
@@ -67,12 +70,14 @@ ln -sfn backups/kairship/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new
 # differs from kairship.en.md:173: the chart would be unpacked over the bundle directory ./kairship; it gets a directory of its own
 # chart 会解压到离线包目录 ./kairship 之上；这里使用独立的目录
 # differs from kairship.en.md:174: large CRDs do not fit into client-side apply; they are applied server-side, after they were saved
-# 较大的 CRD 不适用客户端 apply；这里先保存旧 CRD，再使用 server-side apply
+# CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先保存旧 CRD，再使用 server-side apply
+# differs from kairship.en.md:174: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
+# 先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 rm -rf charts/kairship && mkdir -p charts/kairship
 helm pull kairship/kairship --version $version -d charts/kairship && tar -zxf charts/kairship/*.tgz -C charts/kairship
 # check: charts/kairship/kairship/crds holds CRDs and nothing else
 # 检查：charts/kairship/kairship/crds 中只有 CRD
-# the CRDs as they are now are saved to crds/{time_of_this_run}.yaml
+# the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
 # 保存当前的 CRD
 kubectl apply -f charts/kairship/kairship/crds \
   --server-side --force-conflicts --dry-run=server
@@ -82,6 +87,8 @@ kubectl wait -f charts/kairship/kairship/crds \
   --for=condition=Established --timeout=60s
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:177-191)
+# differs from kairship.en.md:179: bak.yaml itself is not edited: --set overrides the field in it
+# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/mspider/.helm && cd state/example/mspider
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -29,6 +30,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
+# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -40,8 +43,8 @@ printf %s "$CHART_REPO_PASSWORD" |
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
 helm repo update mspider-release
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
 # differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run

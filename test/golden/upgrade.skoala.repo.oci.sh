@@ -4,13 +4,16 @@
 # 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
+export PATH=$PATH:$PWD/lib
 mkdir -p state/example/skoala/.helm && cd state/example/skoala
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
 export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+echo '{"credHelpers":{"10.16.10.111":"chart-repo"}}' > .helm/registry.json
 
 
 # Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
@@ -24,12 +27,12 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # OCI 仓库无需添加、更新和搜索
 
 # Select the version of the microservice engine you want to install (the latest version is recommended) · 选择您想安装的微服务引擎版本（建议安装最新版本） (skoala.en.md:142-153, skoala.zh.md:134-144)
-helm show chart oci://10.16.10.111/release.daocloud.io/skoala --plain-http
 export version='{newest_stable_version}'
+helm show chart oci://10.16.10.111/release.daocloud.io/skoala --version $version --plain-http
 
 # Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
-# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
-# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
+# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
@@ -50,6 +53,8 @@ ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new b
 # Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
 # differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
 # --version 前缺少反斜杠，会升级到最新的 chart
+# differs from skoala.en.md:165, skoala.zh.md:156: bak.yaml itself is not edited: --set overrides the field in it
+# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

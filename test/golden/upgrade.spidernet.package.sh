@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -24,8 +25,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:193-199)
 # differs from spidernet.en.md:195: speaks of the container management module; the network module is meant
 # 手册写的是容器管理模块，应为网络模块
-# differs from spidernet.en.md:198: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
-# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+# differs from spidernet.en.md:198: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
+# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
@@ -49,6 +50,8 @@ export version='{version_of_the_chart_package}'
 # `.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from spidernet.en.md:214: the backslash at the end would swallow the next command
 # 行末的反斜杠会吞掉下一条命令
+# differs from spidernet.en.md:203: bak.yaml itself is not edited: --set overrides the field in it
+# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111/release.daocloud.io/spidernet
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

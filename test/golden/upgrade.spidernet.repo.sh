@@ -7,6 +7,7 @@ umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
 export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
@@ -27,6 +28,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 helm repo list -o yaml
 
 # Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)
+# differs from spidernet.en.md:142: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
+# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -38,16 +41,16 @@ printf %s "$CHART_REPO_PASSWORD" |
 # differs from spidernet.en.md:151: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
 # 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
 helm repo update spidernet-release
-# check: the index was fetched just now
-# 检查：索引是刚刚获取的
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
 
 # Select the version of the network module you want to install (it is recommended to install the latest version) · 选择您想安装的网络模块版本（建议安装最新版本） (spidernet.en.md:153-164)
 helm search repo spidernet-release/spidernet --versions
 export version='{newest_stable_version}'
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
-# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs; a new file per run is written, checked, then named bak.yaml
-# 重定向会在 helm 运行前清空 bak.yaml；这里每次写入新文件，检查后再命名为 bak.yaml
+# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
+# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
@@ -66,6 +69,8 @@ ln -sfn backups/spidernet/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.ne
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:174-189)
+# differs from spidernet.en.md:176: bak.yaml itself is not edited: --set overrides the field in it
+# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行
