@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, lstatSync, openSync, readFileSync, existsSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { parse } from 'yaml'
@@ -70,20 +70,4 @@ export async function checkBackup({ release, namespace }: Release) {
       report(`  good: ${count}`)
     },
   )
-}
-
-/**
- * Is there a file of somebody else under the manual's name, not a link of ours? It is kept.
- * @param name the manual's name of the backup: bak.yaml
- */
-export async function isForeign(name: string): Promise<boolean> {
-  const found = await check(
-    `only if ${name} is a file and not the link to the newest backup: it is kept`,
-    `仅当 ${name} 是普通文件而非指向最新备份的链接时执行：予以保留`,
-    async () => {
-      const path = join(thisRun().inputs.stateDirectory, name)
-      return existsSync(path) && !lstatSync(path).isSymbolicLink()
-    },
-  )
-  return found ?? true
 }

@@ -2,10 +2,10 @@
 // file per run; bak.yaml is a link to the newest good one.
 //   npx zx scripts/backup-values.mts --module mspider
 
-import { checkBackup, isForeign } from '../lib/backups.ts'
+import { checkBackup } from '../lib/backups.ts'
 import { checkCluster, lockReleases } from '../lib/cluster.ts'
 import { setLastDeployedRevision } from '../lib/releases.ts'
-import { run, setTime, step } from '../lib/run.ts'
+import { run, say, setTime, step } from '../lib/run.ts'
 import { finish, start } from '../lib/session.ts'
 
 const { releases } = await start(import.meta.url, ['release'], ['helm', 'kubectl', 'flock'])
@@ -22,7 +22,12 @@ for (const each of releases) {
 helm get values ${release} -n ${namespace} -o yaml \
   --revision $revision > backups/${release}/$revision-$time.yaml.new`
   await checkBackup(each)
-  if (await isForeign(backup)) await run`mv -T ${backup} backups/${release}/by-hand-$time.yaml`
+  say(
+    `a ${backup} that is a file of somebody else, not the link to the newest backup, is kept`,
+    `若 ${backup} 是他人放置的文件，而不是指向最新备份的链接，则予以保留`,
+  )
+  await run`
+if [ -e ${backup} ] && [ ! -L ${backup} ]; then mv -T ${backup} backups/${release}/by-hand-$time.yaml; fi`
   await run`
 mv -T backups/${release}/$revision-$time.yaml.new backups/${release}/$revision-$time.yaml
 ln -sfn backups/${release}/$revision-$time.yaml ${backup}.new && mv -T ${backup}.new ${backup}`

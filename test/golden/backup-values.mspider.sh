@@ -28,8 +28,8 @@ helm get values mspider -n mspider-system -o yaml \
   --revision $revision > backups/mspider/$revision-$time.yaml.new
 # check: the file is read back and compared with the values in the cluster
 # 检查：读回文件并与集群中的参数比较
-# only if bak.yaml is a file and not the link to the newest backup: it is kept
-# 仅当 bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
-mv -T bak.yaml backups/mspider/by-hand-$time.yaml
+# a bak.yaml that is a file of somebody else, not the link to the newest backup, is kept
+# 若 bak.yaml 是他人放置的文件，而不是指向最新备份的链接，则予以保留
+if [ -e bak.yaml ] && [ ! -L bak.yaml ]; then mv -T bak.yaml backups/mspider/by-hand-$time.yaml; fi
 mv -T backups/mspider/$revision-$time.yaml.new backups/mspider/$revision-$time.yaml
 ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml

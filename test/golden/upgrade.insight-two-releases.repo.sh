@@ -70,9 +70,9 @@ helm get values insight -n insight-system -o yaml \
   --revision $revision > backups/insight/$revision-$time.yaml.new
 # check: the file is read back and compared with the values in the cluster
 # 检查：读回文件并与集群中的参数比较
-# only if insight-bak.yaml is a file and not the link to the newest backup: it is kept
-# 仅当 insight-bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
-mv -T insight-bak.yaml backups/insight/by-hand-$time.yaml
+# a insight-bak.yaml that is a file of somebody else, not the link to the newest backup, is kept
+# 若 insight-bak.yaml 是他人放置的文件，而不是指向最新备份的链接，则予以保留
+if [ -e insight-bak.yaml ] && [ ! -L insight-bak.yaml ]; then mv -T insight-bak.yaml backups/insight/by-hand-$time.yaml; fi
 mv -T backups/insight/$revision-$time.yaml.new backups/insight/$revision-$time.yaml
 ln -sfn backups/insight/$revision-$time.yaml insight-bak.yaml.new && mv -T insight-bak.yaml.new insight-bak.yaml
 
@@ -83,9 +83,9 @@ helm get values insight-agent -n insight-system -o yaml \
   --revision $revision > backups/insight-agent/$revision-$time.yaml.new
 # check: the file is read back and compared with the values in the cluster
 # 检查：读回文件并与集群中的参数比较
-# only if insight-agent-bak.yaml is a file and not the link to the newest backup: it is kept
-# 仅当 insight-agent-bak.yaml 是普通文件而非指向最新备份的链接时执行：予以保留
-mv -T insight-agent-bak.yaml backups/insight-agent/by-hand-$time.yaml
+# a insight-agent-bak.yaml that is a file of somebody else, not the link to the newest backup, is kept
+# 若 insight-agent-bak.yaml 是他人放置的文件，而不是指向最新备份的链接，则予以保留
+if [ -e insight-agent-bak.yaml ] && [ ! -L insight-agent-bak.yaml ]; then mv -T insight-agent-bak.yaml backups/insight-agent/by-hand-$time.yaml; fi
 mv -T backups/insight-agent/$revision-$time.yaml.new backups/insight-agent/$revision-$time.yaml
 ln -sfn backups/insight-agent/$revision-$time.yaml insight-agent-bak.yaml.new && mv -T insight-agent-bak.yaml.new insight-agent-bak.yaml
 
