@@ -13,14 +13,20 @@ const words = (shell: string, text: string) =>
     .slice(0, -1)
 
 test('whatever stands in ${} reaches the program as one word, in bash and in sh', () => {
-  const text = fc.string({ unit: 'binary', minLength: 1 }).filter((each) => !each.includes('\0'))
+  const special = fc.constantFrom(...' \t\n\'"$`\\!*?[]{}~#&|;<>()=%^-,ab中')
+  const text = fc
+    .oneof(
+      fc.string({ unit: special, minLength: 1, maxLength: 3 }),
+      fc.string({ unit: 'binary', minLength: 1 }),
+    )
+    .filter((each) => !each.includes('\0'))
   fc.assert(
     fc.property(fc.array(text, { minLength: 1, maxLength: 20 }), (values) => {
       const line = values.map(quote).join(' ')
       expect(words('bash', line)).toEqual(values)
       expect(words('sh', line)).toEqual(values)
     }),
-    { seed, numRuns: 60 },
+    { seed, numRuns: 120 },
   )
 })
 
