@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { closest, distance } from 'fastest-levenshtein'
 import semver from 'semver'
 import { parse } from 'yaml'
-import { EXIT, Failure } from './failure.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { registryValues, type Release } from './inputs.ts'
 import { chartVersion, stateBefore } from './releases.ts'
@@ -50,7 +50,7 @@ function requireLogin() {
     `the site file says that the chart repository asks for a login, but ${missing.join(' and ')} is not set`,
     `站点配置要求 chart 仓库登录，但未设置环境变量 ${missing.join('、')}`,
     {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: [
         'export it; a cron job can source a file of mode 0600 first, systemd has EnvironmentFile=',
         '请 export 该变量；定时任务可先 source 一个权限为 0600 的文件，systemd 可用 EnvironmentFile=',
@@ -106,7 +106,7 @@ export async function checkIndexIsFresh({ repository }: Release) {
         `the repository ${repository} could not be updated; helm's index of it is ${fetched ? 'old' : 'missing'}`,
         `无法更新仓库 ${repository}；helm 的索引${fetched ? '是旧的' : '不存在'}`,
         {
-          state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+          state: UNCHANGED,
           next: [
             'see what helm said above; is the repository up?',
             '请查看上面 helm 的输出；仓库是否可用？',
@@ -150,7 +150,7 @@ async function packageVersion(release: Release): Promise<string> {
       `the chart ${path} does not exist`,
       `chart ${path} 不存在`,
       {
-        state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+        state: UNCHANGED,
         next: [
           '--chart names a .tgz, or the directory that holds Chart.yaml',
           '--chart 应指向 .tgz 文件，或包含 Chart.yaml 的目录',
@@ -172,7 +172,7 @@ async function packageVersion(release: Release): Promise<string> {
   const { name, version } = parse(ended.stdout, { schema: 'failsafe' })
   const unfit = (en: string, zh: string) =>
     new Failure(EXIT.configuration, en, zh, {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
     })
   if (name !== release.chart) {
     throw unfit(
@@ -234,7 +234,7 @@ function unknownVersion({ chart }: Release, place: string, versions: string[]): 
       ? `${place} 没有版本 ${version}。` + (some && `现有：${some}。`)
       : `${place} 没有稳定版。` + (some && `现有：${some}。`),
     {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: [
         `has the bundle of ${chart} been synchronized to the repository?`,
         `${chart} 的离线包是否已同步到仓库？`,
@@ -261,7 +261,7 @@ function refuseDowngrade(release: Release, version: string) {
     `${version} is older than ${now}, which is deployed`,
     `${version} 低于当前已部署的 ${now}`,
     {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: [
         'choose a newer --version; a downgrade that is meant needs --allow-downgrade',
         '请选择更新的 --version；确需降级请加 --allow-downgrade',

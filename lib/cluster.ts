@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { audit } from './audit.ts'
 import { writeWhole } from './files.ts'
-import { EXIT, Failure } from './failure.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { lock } from './locks.ts'
 import { answer, ask, check } from './run.ts'
 import { firstTime, kubeconfigPath, thisRun } from './session.ts'
@@ -99,7 +99,7 @@ export async function lockReleases() {
 
 function wrong(en: string, zh: string, cure?: string): Failure {
   return new Failure(EXIT.configuration, en, zh, {
-    state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+    state: UNCHANGED,
     next: cure ? [cure, ''] : ['correct the site file (--site)', '请修正站点配置文件（--site）'],
   })
 }

@@ -54,6 +54,12 @@ export interface FailureDetails {
   next?: [en: string, zh: string]
 }
 
+/** The state where a run is refused before it changed anything. */
+export const UNCHANGED: [en: string, zh: string] = [
+  'nothing in the cluster was changed',
+  '未更改集群中的任何内容',
+]
+
 /**
  * A failure that was foreseen. It is thrown, never caught on the way: zx prints what `inspect`
  * gives (zx 8.8.5 src/cli.ts: `console.error(err)`), and `lib/run.ts` turns it into the exit code.

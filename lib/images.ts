@@ -1,6 +1,6 @@
 import { audit } from './audit.ts'
 import { type RegistryKeys } from './charts.ts'
-import { EXIT, Failure } from './failure.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
 import { stateBefore } from './releases.ts'
 import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
@@ -121,7 +121,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
           `these images are not in ${place}, where the module's images are at this site:\n${list(outside)}`,
           `以上镜像不在 ${place} 中，而本站点的该模块镜像应位于此处`,
           {
-            state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+            state: UNCHANGED,
             next: [
               `is project right in the site file? If the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}`,
               `若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若该值写死在 bak.yaml 中：用上面的 helm get values 查看`,
@@ -135,7 +135,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
           `the images were loaded on the nodes, but these have imagePullPolicy: Always, which pulls them from a registry:\n${list(always)}`,
           '镜像已加载到节点，但以上镜像的 imagePullPolicy 为 Always，会从镜像仓库拉取',
           {
-            state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+            state: UNCHANGED,
             next: [
               `see which value sets it: helm get values ${release.release} -n ${release.namespace}`,
               '请用上述命令查看是哪个参数设置的',

@@ -48,3 +48,11 @@ export function isTest({ metadata }: KubernetesObject): boolean {
 export function nameOf({ kind, metadata }: KubernetesObject): string {
   return [kind, metadata.namespace, metadata.name].filter(Boolean).join('/')
 }
+
+/** The object with its namespace: the release's, where the manifest names none. */
+export function inNamespace(object: KubernetesObject, namespace: string): KubernetesObject {
+  return {
+    ...object,
+    metadata: { ...object.metadata, namespace: object.metadata.namespace ?? namespace },
+  }
+}

@@ -31,11 +31,19 @@ export interface Heading {
   differs: { where: string; en: string; zh: string }[]
 }
 
-const ledger = (name: string) =>
-  readChecked<{ manual: string | null; steps: LedgerStep[] }>(
-    join(ROOT, 'modules/manuals', `${name}.yaml`),
-    'manual',
-  )
+interface Ledger {
+  manual: string | null
+  steps: LedgerStep[]
+}
+
+const ledgers = new Map<string, Ledger>()
+
+function ledger(name: string): Ledger {
+  const path = join(ROOT, 'modules/manuals', `${name}.yaml`)
+  const read = ledgers.get(name) ?? readChecked<Ledger>(path, 'manual')
+  ledgers.set(name, read)
+  return read
+}
 
 /**
  * The manual's heading for a step of a module, in English and Chinese; ours (modules/manuals/none.yaml)

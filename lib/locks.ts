@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { hostname, userInfo } from 'node:os'
 import { join } from 'node:path'
-import { EXIT, Failure } from './failure.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
 
 /**
  * Takes the lock of a target for as long as this process, or a command that inherited the
@@ -50,7 +50,7 @@ export function lock(target: string, holder: Record<string, string>): number {
       `${target} is locked; the holder is ${held || 'unknown'}`,
       `${target} 已被锁定，持有者：${held || '未知'}`,
       {
-        state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+        state: UNCHANGED,
         next: [
           `wait for it; \`fuser -v ${path}\` shows the processes that hold it`,
           `请等待其结束；可用 \`fuser -v ${path}\` 查看持有锁的进程`,

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { closest } from 'fastest-levenshtein'
 import { audit } from './audit.ts'
-import { EXIT, Failure, type FailureDetails } from './failure.ts'
+import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { crdsToRestore } from './crds.ts'
 import { writeWhole } from './files.ts'
 import { type Release } from './inputs.ts'
@@ -159,7 +159,7 @@ function refusePending(release: Release, { last, deployed }: ReleaseState) {
     `release ${name} is ${last.status} since ${last.updated} (revision ${last.revision}): another helm is at work on it, or was killed`,
     `release ${name} 自 ${last.updated} 起处于 ${last.status}（revision ${last.revision}）：有其他 helm 正在操作，或曾被强行终止`,
     {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: cure
         ? [
             `first make sure that no helm is at work on it anywhere; then\n${cure}\nand run the same command again`,
@@ -179,7 +179,7 @@ function refuseOtherChart({ release, chart }: Release, { deployed }: ReleaseStat
     EXIT.configuration,
     `${release} was deployed from another chart: ${deployed.chart}, not ${chart}`,
     `${release} 由另一个 chart 部署：${deployed.chart}，而不是 ${chart}`,
-    { state: ['nothing in the cluster was changed', '未更改集群中的任何内容'] },
+    { state: UNCHANGED },
   )
 }
 
@@ -190,7 +190,7 @@ function refuseExisting({ release }: Release, { deployed, revisions }: ReleaseSt
     `--install is for a release that does not exist; ${release} does (${deployed?.chart ?? revisions.at(-1)?.status})`,
     `--install 仅用于尚不存在的 release；${release} 已存在（${deployed?.chart ?? revisions.at(-1)?.status}）`,
     {
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: ['leave --install and --values out', '去掉 --install 和 --values'],
     },
   )
@@ -212,7 +212,7 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
           (near ? `现有：${others.join('、')}` : ''),
     {
       said: last?.description,
-      state: ['nothing in the cluster was changed', '未更改集群中的任何内容'],
+      state: UNCHANGED,
       next: [
         `to install it: --install --values FILE; to see what there is: helm list -A`,
         `如需安装：--install --values FILE；查看现有 release：helm list -A`,

@@ -1,6 +1,6 @@
 import { basename } from 'node:path'
 import { audit } from './audit.ts'
-import { EXIT, Failure, tail, type FailureDetails } from './failure.ts'
+import { EXIT, Failure, tail, type FailureDetails, UNCHANGED } from './failure.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
 import { heading, type StepName } from './ledger.ts'
@@ -184,9 +184,7 @@ export async function withState(failure: Failure, text: string): Promise<Failure
   run.describeState = undefined // the questions of the description may fail too
   run.ending = true
   const unchanged: Partial<FailureDetails> | undefined =
-    run.commandsRun > 0
-      ? undefined
-      : { state: ['nothing in the cluster was changed', '未更改集群中的任何内容'] }
+    run.commandsRun > 0 ? undefined : { state: UNCHANGED }
   const found = (await describeState?.().catch(() => undefined)) ?? unchanged
   Object.assign(failure.details, text && { command: text }, { ...found, ...failure.details })
   Failure.last = failure

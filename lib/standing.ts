@@ -1,5 +1,5 @@
 import { type Release } from './inputs.ts'
-import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
+import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { type Failure } from './failure.ts'
 import { ask, questionFailed } from './run.ts'
 
@@ -201,10 +201,7 @@ export async function hookReasons(release: Release): Promise<string> {
   const { stdout } = await ask(`helm get hooks ${release.release} -n ${release.namespace}`)
   const hooks = objectsIn(stdout)
     .filter(({ kind }) => kind === 'Job')
-    .map((object) => ({
-      ...object,
-      metadata: { ...object.metadata, namespace: object.metadata.namespace ?? release.namespace },
-    }))
+    .map((object) => inNamespace(object, release.namespace))
   const found = await readNamespaces(hooks)
   const cluster = 'objects' in found ? found.objects : []
   return hooks

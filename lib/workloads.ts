@@ -3,7 +3,7 @@ import { EXIT, Failure } from './failure.ts'
 import { deletePod, describeReleases, rememberNotUp } from './releases.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
-import { nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
+import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { pause } from './processes.ts'
 import { answer, check, report } from './run.ts'
 import { thisRun } from './session.ts'
@@ -30,13 +30,7 @@ export async function waitForWorkloads(release: Release) {
       )
       const wanted = manifest
         .filter(({ kind, apiVersion }) => KINDS.includes(`${apiVersion.split('/')[0]}/${kind}`))
-        .map((object) => ({
-          ...object,
-          metadata: {
-            ...object.metadata,
-            namespace: object.metadata.namespace ?? release.namespace,
-          },
-        }))
+        .map((object) => inNamespace(object, release.namespace))
       const end = Date.now() + limit.seconds * 1000
       const shown = new Map<string, string>()
       let unanswered = ''

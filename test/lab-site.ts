@@ -143,8 +143,8 @@ export function auditOf(state: string, module: string): any[] {
   return lines.map((line) => JSON.parse(line))
 }
 
-/** The new chart with other default values: a chart that is broken, whatever the user's values. */
-export async function brokenChart(module: string, change: (values: any) => void): Promise<string> {
+/** A copy of the new chart with other default values, which the user's values do not set. */
+export async function changedChart(module: string, change: (values: any) => void): Promise<string> {
   const chart = join(temporaryDirectory(), module)
   await runProgram('cp', ['-r', lab.modules[module]!.new.originalChart, chart])
   const values = parse(readFileSync(join(chart, 'values.yaml'), 'utf8'))

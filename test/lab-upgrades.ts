@@ -4,7 +4,7 @@ import { expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
 import {
   auditOf,
-  brokenChart,
+  changedChart,
   byHand,
   installOld,
   kubectlJson,
@@ -154,7 +154,7 @@ export function testFailedRollout(
 ) {
   test(`${what} is told apart, and the printed commands bring the old pods back`, async () => {
     await installOld(module)
-    const chart = await brokenChart(module, change)
+    const chart = await changedChart(module, change)
     const args = [
       '--module',
       module,

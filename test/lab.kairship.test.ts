@@ -4,6 +4,7 @@ import { expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import {
   auditOf,
+  changedChart,
   byHand,
   clusterState,
   installOld,
@@ -14,7 +15,7 @@ import {
   runInLab,
 } from './lab-site.ts'
 import { testFailedRollout, testUpgrades } from './lab-upgrades.ts'
-import { runProgram, temporaryDirectory } from './run-script.ts'
+import { runProgram } from './run-script.ts'
 
 testUpgrades('kairship')
 
@@ -68,8 +69,7 @@ test('update-crds alone updates the CRDs and nothing else, after saving them so 
 
 test('update-crds changes no CRD when one of them is refused by the API server', async () => {
   await installOld('kairship')
-  const chart = join(temporaryDirectory(), 'kairship')
-  await runProgram('cp', ['-r', lab.modules['kairship']!.new.originalChart, chart])
+  const chart = await changedChart('kairship', () => {})
   writeFileSync(
     join(chart, 'crds/zzz.yaml'),
     'apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: wrong.kairship.io}\nspec: {group: kairship.io, scope: Namespaced, names: {kind: Other, plural: others}, versions: [{name: v1, served: true, storage: true}]}\n',
@@ -94,8 +94,7 @@ test('update-crds changes no CRD when one of them is refused by the API server',
 test('update-crds refuses a chart without CRDs, and one with something else among them', async () => {
   await installOld('kairship')
   const { site, state } = labSite()
-  const chart = join(temporaryDirectory(), 'kairship')
-  await runProgram('cp', ['-r', lab.modules['kairship']!.new.originalChart, chart])
+  const chart = await changedChart('kairship', () => {})
   const args = ['--module', 'kairship', '--site', site, '--via', 'package', '--chart', chart]
   const before = await clusterState('kairship')
   writeFileSync(

@@ -7,6 +7,7 @@ import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { parse, stringify } from 'yaml'
 import {
   auditOf,
+  changedChart,
   byHand,
   clusterState,
   installOld,
@@ -232,10 +233,7 @@ describe('refused before anything is changed', () => {
 
   test('images that are always pulled, where they were loaded on the nodes: 78', async () => {
     const { site } = labSite()
-    const adapted = join(temporaryDirectory(), 'mspider')
-    await runProgram('cp', ['-r', chart.originalChart, adapted])
-    const values = parse(readFileSync(join(adapted, 'values.yaml'), 'utf8'))
-    writeFileSync(join(adapted, 'values.yaml'), stringify({ ...values, imagePullPolicy: 'Always' }))
+    const adapted = await changedChart(module, (values) => (values.imagePullPolicy = 'Always'))
     await isRefused(
       { imagesFrom: 'nodes' },
       ['--via', 'package', '--chart', adapted],

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import {
   auditOf,
-  brokenChart,
+  changedChart,
   byHand,
   installOld,
   lab,
@@ -35,7 +35,7 @@ test('skoala goes from old to new from an OCI repository, to the newest version,
 
 test('a hook that fails is told apart, and the printed command brings the old pods back', async () => {
   await installOld('skoala')
-  const chart = await brokenChart('skoala', ({ init }) => (init.command = ['/app', 'fail']))
+  const chart = await changedChart('skoala', ({ init }) => (init.command = ['/app', 'fail']))
   const args = [
     '--module',
     'skoala',
@@ -73,7 +73,7 @@ const processesWith = (...words: string[]): number[] =>
 /** An upgrade that was started by npx and is in the midst of `helm upgrade`, whose hook never ends. */
 async function upgradeAtWork() {
   await installOld('skoala')
-  const chart = await brokenChart('skoala', ({ init }) => {
+  const chart = await changedChart('skoala', ({ init }) => {
     init.command = ['/app', 'wait']
   })
   const { site, state } = labSite()

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import {
   auditOf,
-  brokenChart,
+  changedChart,
   byHand,
   installOld,
   kubectlJson,
@@ -167,7 +167,7 @@ test('a site that has another form of a registry value says so in its site file'
 
 test('pods that fit on no node are told apart: 1, with the scheduler’s words and the rollback command', async () => {
   await installOld(module)
-  const chart = await brokenChart(module, ({ resources }) => (resources.requests.cpu = '900'))
+  const chart = await changedChart(module, ({ resources }) => (resources.requests.cpu = '900'))
   const args = ['--module', module, '--site', labSite().site, '--via', 'package', '--chart', chart]
   const result = await runInLab('upgrade', [...args, '--timeout', '10s'])
   expect(result.exitCode, result.output).toBe(1)
@@ -181,7 +181,7 @@ test('pods that fit on no node are told apart: 1, with the scheduler’s words a
 
 test('random values, a test pod and lookups in a chart are no reason to refuse, to upgrade again, or to miss a change', async () => {
   await installOld(module)
-  const chart = await brokenChart(module, () => {})
+  const chart = await changedChart(module, () => {})
   const extra = (level: string) =>
     writeFileSync(
       join(chart, 'templates/extra.yaml'),
