@@ -8,6 +8,8 @@ export type Fact = { event: string } & Record<string, unknown>
 
 let trail: { path: string; run: string } | undefined
 let head = ''
+/** questions that were asked since the last record */
+let questions: (Fact & { times: number; seconds: number })[] = []
 
 /**
  * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with the sha256 of the
@@ -17,6 +19,23 @@ let head = ''
  */
 export function openAudit(path: string, run: string) {
   trail = { path, run }
+}
+
+/**
+ * Records a question to a tool, which changes nothing: it is written together with the next record,
+ * and one that is repeated (are the pods up?) once, with how often and how long in all.
+ */
+export function auditQuestion(command: string, exitCode: number, seconds: number) {
+  const same = questions.find(
+    (each) => each['command'] === command && each['exitCode'] === exitCode,
+  )
+  if (same) {
+    same.times++
+    same.seconds += seconds
+  } else {
+    const time = new Date().toISOString()
+    questions.push({ time, event: 'question', command, exitCode, seconds, times: 1 })
+  }
 }
 
 /**
@@ -35,13 +54,19 @@ export function audit(fact: Fact) {
       })
       if (flock.status !== 0) throw new Error(flock.error?.message ?? 'it stays locked')
       const { last, torn } = lastLine(descriptor)
-      const record = { time: new Date().toISOString(), run: trail.run, ...fact, prev: sha256(last) }
-      const line = JSON.stringify(record)
       // a line that a full disk cut off is ended, and stays as evidence
-      const bytes = Buffer.from((torn ? '\n' : '') + line + '\n')
+      let text = torn ? '\n' : ''
+      let newest = last
+      for (const each of [...questions, fact]) {
+        const record = { time: new Date().toISOString(), run: trail.run, ...each }
+        newest = JSON.stringify({ ...record, prev: sha256(newest) })
+        text += newest + '\n'
+      }
+      const bytes = Buffer.from(text)
       if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('only a part was written')
       fsyncSync(descriptor)
-      head = sha256(line)
+      head = sha256(newest)
+      questions = []
     } finally {
       closeSync(descriptor)
     }

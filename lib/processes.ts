@@ -1,4 +1,7 @@
-import { constants } from 'node:os'
+import { randomUUID } from 'node:crypto'
+import { accessSync, closeSync, constants as fs, openSync, readSync, unlinkSync } from 'node:fs'
+import { constants, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import { inspect } from 'node:util'
 import { $ } from 'zx'
@@ -22,7 +25,7 @@ interface Options {
   limit: number
   /** file descriptors that it inherits as 3, 4, …: the locks it keeps while it lives */
   descriptors?: number[]
-  /** gets each piece of output as it comes */
+  /** gets each piece of output as it comes; the command then also survives this script */
   onOutput?: (text: string, from: 'stdout' | 'stderr') => void
 }
 
@@ -93,6 +96,10 @@ export function endingFailure(): Failure | undefined {
  */
 export async function execute(text: string, options: Options): Promise<Ended> {
   const { env, cwd, limit, descriptors = [], onOutput } = options
+  const outputs = onOutput && { stdout: followed('stdout'), stderr: followed('stderr') }
+  const follow = () => {
+    for (const each of Object.values(outputs ?? {})) onOutput!(each.more(), each.from)
+  }
   // every setting is given, so that no ZX_* variable of the environment changes it
   const shell = $({
     env,
@@ -107,16 +114,17 @@ export async function execute(text: string, options: Options): Promise<Ended> {
     timeout: undefined,
     killSignal: 'SIGTERM',
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe', ...descriptors],
+    stdio: [
+      'ignore',
+      outputs?.stdout.descriptor ?? 'pipe',
+      outputs?.stderr.descriptor ?? 'pipe',
+      ...descriptors,
+    ],
   })
   const start = process.hrtime.bigint()
   const command = shell([text] as unknown as TemplateStringsArray)
   const group = command.pid!
   groups.add(group)
-  for (const from of ['stdout', 'stderr'] as const) {
-    const decoder = new StringDecoder('utf8')
-    command[from].on('data', (data: Buffer) => onOutput?.(decoder.write(data), from))
-  }
   let timedOut = false
   const kill = (signal: NodeJS.Signals) => {
     timedOut = true
@@ -129,17 +137,73 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   const timers = [
     setTimeout(kill, limit * 1000, 'SIGTERM'),
     setTimeout(kill, (limit + GRACE) * 1000, 'SIGKILL'),
+    setInterval(follow, 100),
   ]
   const output = await command
   timers.forEach(clearTimeout)
   groups.delete(group)
+  follow()
   return {
     exitCode: output.exitCode ?? 128 + constants.signals[output.signal ?? 'SIGKILL'],
     signal: output.signal,
-    stdout: output.stdout,
-    stderr: output.stderr,
+    stdout: outputs?.stdout.end() ?? output.stdout,
+    stderr: outputs?.stderr.end() ?? output.stderr,
     seconds: Number(process.hrtime.bigint() - start) / 1e9,
     timedOut,
+  }
+}
+
+function isWritable(directory: string): boolean {
+  try {
+    accessSync(directory, fs.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/**
+ * A nameless file that a command writes its output to, and that is read as it grows. A pipe would
+ * break when this script is killed, and helm, which outlives it, would die of that in the middle of
+ * an upgrade (Go ends a program that writes to a broken pipe, even where SIGPIPE is ignored).
+ */
+function followed(from: 'stdout' | 'stderr') {
+  const path = join(isWritable('/dev/shm') ? '/dev/shm' : tmpdir(), `dce-upgrade-${randomUUID()}`)
+  let descriptor: number
+  try {
+    // ax+: a new file, only appended to, also read
+    descriptor = openSync(path, 'ax+', 0o600)
+    unlinkSync(path)
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new Failure(
+      EXIT.cannotWrite,
+      `the output of a command has no place: ${reason}`,
+      `无法创建存放命令输出的文件：${reason}`,
+    )
+  }
+  const decoder = new StringDecoder('utf8')
+  const buffer = Buffer.alloc(65536)
+  let position = 0
+  let text = ''
+  return {
+    from,
+    descriptor,
+    /** what was written since the last look */
+    more(): string {
+      const begin = text.length
+      let length: number
+      while ((length = readSync(descriptor, buffer, 0, buffer.length, position)) > 0) {
+        position += length
+        text += decoder.write(buffer.subarray(0, length))
+      }
+      return text.slice(begin)
+    },
+    /** all of it; the file is gone */
+    end(): string {
+      closeSync(descriptor)
+      return text
+    },
   }
 }
 

@@ -93,6 +93,16 @@ export function deletePod({ metadata }: KubernetesObject): string {
   return `kubectl delete pod ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
 }
 
+/** The commands that delete the Jobs which helm could not change: a Job's pod template is immutable. */
+function deleteImmutableJobs({ namespace }: Release, description = ''): string[] {
+  const jobs = /field is immutable/.test(description)
+    ? [...description.matchAll(/Job\.batch "([^"]+)" is invalid/g)].map(([, name]) => name!)
+    : []
+  return [...new Set(jobs)].map(
+    (job) => `kubectl delete job ${job} -n ${namespace} ${ofThisCluster('--context')}`,
+  )
+}
+
 function ofThisCluster(contextFlag: string): string {
   const { site, sitePath } = thisRun().inputs
   const kubeconfig = kubeconfigPath(site.kubeconfig, sitePath)
@@ -231,6 +241,7 @@ export async function describeReleases(
 ): Promise<Partial<FailureDetails>> {
   const state: string[][] = []
   const next: string[] = []
+  const jobs: string[] = []
   for (const release of releases) {
     const before = states.get(release.release)!
     const now = await history(release)
@@ -258,8 +269,15 @@ export async function describeReleases(
     const hooks = now.last?.status === 'failed' ? await hookReasons(release) : ''
     if (hooks) state.push([hooks, ''])
     if (target) next.push(rollback(release, target))
+    jobs.push(...deleteImmutableJobs(release, now.last?.description))
   }
   if (next.length > 0) next.push(...afterRollback)
+  if (jobs.length > 0) {
+    state.push([
+      `Jobs of the same name stand in the way; a Job can't be changed. To delete them: ${jobs.join('; ')}`,
+      '存在同名 Job，而 Job 不可修改。删除命令见上',
+    ])
+  }
   for (const command of crdsToRestore) {
     state.push([
       `the CRDs may have been updated; to bring the saved ones back: ${command}`,

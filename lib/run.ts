@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { audit } from './audit.ts'
+import { audit, auditQuestion } from './audit.ts'
 import { EXIT, Failure, tail, type FailureDetails, UNCHANGED } from './failure.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
@@ -192,7 +192,7 @@ export async function withState(failure: Failure, text: string): Promise<Failure
 }
 
 /**
- * Asks a tool something; nothing is changed by it, so it is neither shown nor recorded.
+ * Asks a tool something; nothing is changed by it, so it is not shown, and recorded when it ended.
  * @param variables shell variables for this question, besides those of the run
  * @returns how it ended, whatever its exit code
  * @throws Failure 128+n after a signal
@@ -206,6 +206,7 @@ export async function ask(text: string, variables: Record<string, string> = {}):
     cwd: run.inputs.stateDirectory,
     limit: Math.min(120, timeLimit(run.inputs.flags).seconds),
   })
+  auditQuestion(text, ended.exitCode, ended.seconds)
   const meanwhile = endingFailure()
   if (meanwhile && !run.ending) throw await withState(meanwhile, text)
   return ended

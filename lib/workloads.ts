@@ -31,7 +31,8 @@ export async function waitForWorkloads(release: Release) {
       const wanted = manifest
         .filter(({ kind, apiVersion }) => KINDS.includes(`${apiVersion.split('/')[0]}/${kind}`))
         .map((object) => inNamespace(object, release.namespace))
-      const end = Date.now() + limit.seconds * 1000
+      const begun = Date.now()
+      const end = begun + limit.seconds * 1000
       const shown = new Map<string, string>()
       let unanswered = ''
       for (let round = 0; ; round++) {
@@ -57,6 +58,7 @@ export async function waitForWorkloads(release: Release) {
             event: 'workloads',
             release: release.release,
             up,
+            seconds: (Date.now() - begun) / 1000,
             imageIds: imageIds(wanted, objects),
           })
           return

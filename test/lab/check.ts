@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert'
 import { existsSync, rmSync } from 'node:fs'
-import { $ } from 'zx'
+import { registryKeys, shellIn } from './by-hand.ts'
 import type { Lab } from './lab.ts'
 import type { Release } from './vendor.ts'
 
@@ -10,16 +10,7 @@ import type { Release } from './vendor.ts'
  */
 export async function check(lab: Lab): Promise<void> {
   const home = `${lab.directory}/check`
-  const sh = $({
-    env: {
-      ...process.env,
-      ...lab.env,
-      HELM_CONFIG_HOME: `${home}/config`,
-      HELM_CACHE_HOME: `${home}/cache`,
-      HELM_DATA_HOME: `${home}/data`,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const sh = shellIn(lab, home)
   const { harbor, username, password } = lab.chartRepository
   await sh`helm repo add lab ${harbor} --username ${username} --password ${password}`
 
@@ -68,9 +59,3 @@ interface Pod {
 }
 
 const nodesOf = (lab: Lab) => lab.nodes.map((node) => node.name)
-
-/** The keys that the manuals set to the image registry. */
-const registryKeys = (module: string) =>
-  module === 'spidernet'
-    ? ['spidernet.image.registry', 'ui.image.registry']
-    : ['global.imageRegistry']

@@ -11,59 +11,35 @@
 // ID tells labs on one machine apart; it is dev where none is given.
 
 import { argv } from 'zx'
+import { dirname } from 'node:path'
 import { check } from './check.ts'
-import { loadLab, startLab, stopLab, type Lab } from './lab.ts'
+import { loadLab, startLab, stopLab } from './lab.ts'
+import { endOnSignals } from './processes.ts'
 import { buildTools } from './tools.ts'
+import { howToUse, unlinkSite } from './usage.ts'
 
 const [word = 'up', id = 'dev'] = argv._.map(String)
 const lab = loadLab(id)
+const root = dirname(dirname(import.meta.dirname))
+
+endOnSignals()
 
 if (word === 'up') {
   if (lab) console.log(`lab ${id} is running already`)
-  console.log(usage(lab ?? (await startLab(id, { keep: true }))))
+  console.log(howToUse(lab ?? (await startLab(id, { keep: true }))))
 } else if (word === 'build') {
   await buildTools()
 } else if (word === 'status') {
-  console.log(lab ? usage(lab) : `lab ${id} is not running`)
+  console.log(lab ? howToUse(lab) : `lab ${id} is not running`)
 } else if (word === 'check') {
   if (!lab) throw new Error(`lab ${id} is not running`)
   await check(lab)
 } else if (word === 'down') {
   // also removes what is left of one that was killed
+  if (lab) unlinkSite(root, lab)
   await stopLab({ id })
   console.log(lab ? `lab ${id} is stopped` : `lab ${id} was not running`)
 } else {
   console.error(`up, build, status, check or down, not ${word}`)
   process.exitCode = 64
-}
-
-function usage({ directory, env, helms, chartRepository, nodes, ...lab }: Lab): string {
-  const { PATH, ...others } = env
-  const tools = PATH!.split(':').slice(0, 3)
-  const ssh = nodes.map(
-    (node) =>
-      `  ${node.name}             ssh -i ${node.sshKey} -o UserKnownHostsFile=${node.knownHosts}` +
-      ` -p ${node.sshPort} root@127.0.0.1`,
-  )
-  return `
-lab ${id} runs; ${directory}/lab.json describes all of it
-
-  site registry     ${lab.registry.host}
-  vendor's registry ${lab.vendorRegistry}
-  chart repository  ${chartRepository.harbor}
-                    ${chartRepository.oci}
-                    ${chartRepository.chartmuseum} (nothing in it)
-  other helms       ${helms['3.10']}
-                    ${helms['4']}
-${ssh.join('\n')}
-
-To use it:
-
-export PATH=${tools.join(':')}:$PATH
-${Object.entries(others)
-  .map(([name, value]) => `export ${name}=${value}`)
-  .join('\n')}
-npx zx scripts/upgrade.mts --module mspider --site ${lab.site}
-
-To stop it: npm run lab down ${id}`
 }

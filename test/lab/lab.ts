@@ -204,7 +204,11 @@ async function clean(id: string): Promise<void> {
   for (const node of [1, 2]) {
     const bridge = bridgeOf(id, node)
     // the pods' ends go with their network namespaces, a moment after the last process
-    await until(`${bridge} to be free`, async () => !(await links()).includes(`master ${bridge} `))
+    await until(
+      `${bridge} to be free`,
+      async () => !(await links()).includes(`master ${bridge} `),
+      { isCleaning: true },
+    )
     if ((await links()).includes(` ${bridge}: `)) await run('ip', ['link', 'delete', bridge])
   }
   await rm(directoryOf(id), { recursive: true, force: true, maxRetries: 20 })
@@ -256,6 +260,11 @@ async function assemble(id: string, { subnet, vendorPort }: Reservation): Promis
     processes: {},
   }
   writeFileSync(lab.site, stringify(siteOf(lab)))
+  const { PATH, ...others } = lab.env
+  const tools = PATH!.slice(0, -(process.env['PATH']!.length + 1))
+  const exports = Object.entries(others).map(([name, value]) => `export ${name}=${value}`)
+  const text = [`export PATH=${tools}:$PATH`, ...exports, ''].join('\n')
+  writeFileSync(`${directory}/env`, text, { mode: 0o600 })
 
   const begin: Begin = async (name, recipe) => {
     const log = `${directory}/log/${name}.log`

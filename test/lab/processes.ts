@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { constants } from 'node:os'
 import { rmdir } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -107,10 +108,28 @@ export async function end(ended: Process): Promise<void> {
   throw new Error(`process ${ended.pid} (${ended.command[0]}) cannot be ended`)
 }
 
-/** Waits for a condition; an error that it throws ends the wait. */
-export async function until(what: string, holds: () => Promise<boolean>, seconds = 60) {
+/** Tells builds and waits that this process was told to end, so that it can clean up first. */
+export const ending = new AbortController()
+
+/** INT, TERM and HUP end builds and waits, and with them whatever was begun; a second one kills. */
+export function endOnSignals() {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      process.exitCode = 128 + constants.signals[signal]
+      ending.abort(new Error(`ended by ${signal}`))
+    })
+  }
+}
+
+/** Waits for a condition; an error that it throws, or the end of this process, ends the wait. */
+export async function until(
+  what: string,
+  holds: () => Promise<boolean>,
+  { seconds = 60, isCleaning = false } = {},
+) {
   const end = Date.now() + seconds * 1000
   while (!(await holds())) {
+    if (!isCleaning) ending.signal.throwIfAborted()
     if (Date.now() > end) throw new Error(`waited ${seconds} s for ${what}`)
     await sleep(100)
   }
@@ -187,23 +206,31 @@ const inhabitants = (directory: string): number[] =>
  * nothing is left, and removes the cgroup.
  */
 export async function endAll(name: string, directory: string): Promise<void> {
-  await until(`the processes of ${name} to end`, async () => {
-    const left = [...members(name), ...inhabitants(directory)]
-    for (const pid of left) {
-      try {
-        process.kill(pid, 'SIGKILL')
-      } catch {
-        // it has ended
+  await until(
+    `the processes of ${name} to end`,
+    async () => {
+      const left = [...members(name), ...inhabitants(directory)]
+      for (const pid of left) {
+        try {
+          process.kill(pid, 'SIGKILL')
+        } catch {
+          // it has ended
+        }
       }
-    }
-    return left.length === 0
-  })
+      return left.length === 0
+    },
+    { isCleaning: true },
+  )
   for (const directory of hierarchies().flatMap((hierarchy) => tree(`${hierarchy}/${name}`))) {
     // a process that was just killed holds its cgroup a little longer
-    await until(`${directory} to be free`, async () => {
-      await rmdir(directory).catch(() => {})
-      return !existsSync(directory)
-    })
+    await until(
+      `${directory} to be free`,
+      async () => {
+        await rmdir(directory).catch(() => {})
+        return !existsSync(directory)
+      },
+      { isCleaning: true },
+    )
   }
 }
 

@@ -3,6 +3,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -11,7 +12,8 @@ import {
 import { homedir } from 'node:os'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
-import { alone } from './processes.ts'
+import { alone, ending } from './processes.ts'
+import { checkRequirements } from './requirements.ts'
 
 const run = promisify(execFile)
 const here = import.meta.dirname
@@ -31,6 +33,7 @@ const go = (args: string[], environment: Record<string, string> = {}) =>
   run('go', args, {
     env: { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-buildvcs=false', ...environment },
     maxBuffer: 1 << 26,
+    signal: ending.signal,
   })
 
 const helm = (version: string, seconds: number): Tool => {
@@ -117,8 +120,13 @@ export function toolDirectory(name: string, version = ''): string {
 /** Whether the lab could start at once: every tool built, every Debian package there. */
 export const toolsAreBuilt = (): boolean => missingPackages().length === 0 && tools.every(isBuilt)
 
-/** Installs the Debian packages that are missing and builds the tools that are not in the cache. */
+/**
+ * Installs the Debian packages that are missing and builds the tools that are not in the cache.
+ * @throws Error that names what is missing and can't be installed, before anything is begun
+ */
 export async function buildTools(): Promise<void> {
+  const toBuild = () => tools.filter((tool) => !isBuilt(tool))
+  checkRequirements({ cache, isToBuild: toBuild().length > 0, packages: missingPackages() })
   if (toolsAreBuilt()) return
   mkdirSync(`${cache}/tools`, { recursive: true })
   await alone(`${cache}/tools/lock`, async () => {
@@ -127,15 +135,21 @@ export async function buildTools(): Promise<void> {
     for (const name of readdirSync(`${cache}/tools`)) {
       if (name.startsWith('.')) rmSync(`${cache}/tools/${name}`, { recursive: true })
     }
-    for (const [index, tool] of tools.entries()) {
-      if (!isBuilt(tool)) await build(tool, `${index + 1} of ${tools.length}`)
-    }
+    const left = toBuild()
+    const minutes = Math.ceil(left.reduce((sum, { seconds }) => sum + seconds, 0) / 60)
+    say(
+      `building ${left.length} tools, about ${minutes} minutes on two cores, once for this machine`,
+    )
+    for (const [index, tool] of left.entries()) await build(tool, `${index + 1} of ${left.length}`)
   })
 }
 
+const say = (text: string) => process.stderr.write(`${text}\n`)
+
 async function build(tool: Tool, position: string): Promise<void> {
+  ending.signal.throwIfAborted()
   const { name, version, seconds } = tool
-  process.stderr.write(`building ${name} ${version} (${position}, about ${seconds} s)… `)
+  process.stderr.write(`  ${position}: ${name} ${version}, about ${seconds} s … `)
   const begun = Date.now()
   const aside = mkdtempSync(`${cache}/tools/.building-`)
   try {
@@ -145,16 +159,19 @@ async function build(tool: Tool, position: string): Promise<void> {
   } finally {
     rmSync(aside, { recursive: true, force: true })
   }
-  process.stderr.write(`${Math.round((Date.now() - begun) / 1000)} s\n`)
+  say(`${Math.round((Date.now() - begun) / 1000)} s`)
 }
 
 async function installPackages(): Promise<void> {
   const missing = missingPackages()
   if (missing.length === 0) return
-  process.stderr.write(`installing ${missing.join(' ')}\n`)
+  process.stderr.write(`installing ${missing.length} Debian packages: ${missing.join(' ')} … `)
+  const begun = Date.now()
   try {
     await withoutServices(async () => {
       const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+      // what an installation that was killed left half done
+      await run('dpkg', ['--configure', '-a'], { env })
       await run('apt-get', ['update', '-qq'], { env })
       const args = ['install', '-y', '-qq', '--no-install-recommends', ...missing]
       await run('apt-get', args, { env, maxBuffer: 1 << 26 })
@@ -163,17 +180,21 @@ async function installPackages(): Promise<void> {
     const command = `apt-get update && apt-get install --no-install-recommends ${missing.join(' ')}`
     throw new Error(
       `The lab needs Debian packages that could not be installed: ${missing.join(' ')}.\n` +
+        `apt-get said: ${(error as { stderr?: string }).stderr?.trim() || (error as Error).message}\n` +
         `Run as root: ${command}`,
-      { cause: error },
     )
   }
+  say(`${Math.round((Date.now() - begun) / 1000)} s`)
 }
 
 /** Debian starts the service of a package that it installs, unless this file says no. */
 async function withoutServices(install: () => Promise<void>): Promise<void> {
   const policy = '/usr/sbin/policy-rc.d'
-  if (existsSync(policy) || !existsSync(dirname(policy))) return install()
-  writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 })
+  const text = '#!/bin/sh\n# of the lab of dce-upgrade, while it installs packages\nexit 101\n'
+  // an installation that was killed leaves ours behind
+  const isOurs = existsSync(policy) && readFileSync(policy, 'utf8') === text
+  if ((existsSync(policy) && !isOurs) || !existsSync(dirname(policy))) return install()
+  writeFileSync(policy, text, { mode: 0o755 })
   try {
     await install()
   } finally {
