@@ -7,9 +7,14 @@ declare module 'vitest' {
   }
 }
 
+/** Every project runs its setup in one process, each with a copy of this file: they share what stands here. */
+const shared = globalThis as { lab?: Promise<Lab> }
+
 /** One lab for all the suites of this run, of its own, beside any other on the machine. */
 export default async function ({ provide }: TestProject) {
-  const lab = await startLab()
+  const isFirst = !shared.lab
+  shared.lab ??= startLab()
+  const lab = await shared.lab
   provide('lab', lab)
-  return () => stopLab(lab)
+  return () => (isFirst ? stopLab(lab) : undefined)
 }

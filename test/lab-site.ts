@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { inject } from 'vitest'
+import { expect, inject } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { runProgram, runScript, temporaryDirectory, type Result } from './run-script.ts'
 
@@ -33,6 +33,11 @@ export function labSite(changes: Record<string, unknown> = {}): { site: string; 
   writeFileSync(site, stringify(values))
   return { site, state: join(directory, 'state/lab') }
 }
+
+/** Changes of a site file: another chart repository than the lab's own. */
+export const repository = (changes: object) => ({
+  chartRepository: { kind: 'HARBOR', url: lab.chartRepository.harbor, login: true, ...changes },
+})
 
 /** Runs a script as an engineer of the lab's site. */
 export function runInLab(
@@ -151,4 +156,22 @@ export async function changedChart(module: string, change: (values: any) => void
   change(values)
   writeFileSync(join(chart, 'values.yaml'), stringify(values))
   return chart
+}
+
+/** Runs the upgrade at a site with these differences; it is refused, and the cluster is as before. */
+export async function isRefused(
+  module: string,
+  changes: Record<string, unknown>,
+  args: string[],
+  exitCode: number,
+  sentence: RegExp,
+  env = {},
+): Promise<Result> {
+  const { site } = labSite(changes)
+  const before = await clusterState(module)
+  const result = await runInLab('upgrade', ['--module', module, '--site', site, ...args], env)
+  expect(result.output).toMatch(sentence)
+  expect(result.exitCode, result.output).toBe(exitCode)
+  expect(await clusterState(module)).toBe(before)
+  return result
 }

@@ -87,46 +87,37 @@ export async function isUpgraded(module: string, registryValue: string) {
   return { pods }
 }
 
-/** The module goes from old to new through both ways of its manual. */
-export function testUpgrades(module: string) {
-  const chart = lab.modules[module]!.new
-  test.each([
-    ['the helm repository', [], lab.registry.host],
-    [
-      'the chart package',
-      ['--via', 'package', '--chart', chart.originalChart],
-      `${lab.registry.host}/release.daocloud.io/${module}`,
-    ],
-  ])(
-    'goes from old to new via %s, and a second run has nothing to do',
-    async (_, how, registryValue) => {
-      await installOld(module)
-      const { site, state } = labSite()
-      const args = ['--module', module, '--site', site, ...how]
-      const dryRun = await runInLab('upgrade', [...args, '--dry-run'])
-      const result = await runInLab('upgrade', args)
-      expect(result.exitCode, result.output).toBe(0)
-      await isUpgraded(module, registryValue)
-      isWhatTheDryRunSaid(state, module, dryRun.stdout)
+/** The module goes from old to new, via its manual's helm repository or its chart package. */
+export function testUpgrade(module: string, via: 'repo' | 'package') {
+  const { originalChart } = lab.modules[module]!.new
+  const how = via === 'repo' ? [] : ['--via', 'package', '--chart', originalChart]
+  const registry = lab.registry.host
+  const registryValue = via === 'repo' ? registry : `${registry}/release.daocloud.io/${module}`
+  test(`${module} goes from old to new via ${via}, and a second run has nothing to do`, async () => {
+    await installOld(module)
+    const { site, state } = labSite()
+    const args = ['--module', module, '--site', site, ...how]
+    const dryRun = await runInLab('upgrade', [...args, '--dry-run'])
+    const result = await runInLab('upgrade', args)
+    expect(result.exitCode, result.output).toBe(0)
+    await isUpgraded(module, registryValue)
+    isWhatTheDryRunSaid(state, module, dryRun.stdout)
 
-      const backup = join(state, module, 'bak.yaml')
-      expect(readlinkSync(backup)).toMatch(
-        new RegExp(`^backups/${module}/1-\\d{8}T\\d{6}Z\\.yaml$`),
-      )
-      expect(statSync(backup).mode & 0o777).toBe(0o600)
-      expect(parse(readFileSync(backup, 'utf8'))).toMatchObject(userValues)
-      const lastSuccess = JSON.parse(readFileSync(join(state, module, 'last-success.json'), 'utf8'))
-      expect(lastSuccess.upgrade).toMatchObject({ module, script: 'upgrade' })
+    const backup = join(state, module, 'bak.yaml')
+    expect(readlinkSync(backup)).toMatch(new RegExp(`^backups/${module}/1-\\d{8}T\\d{6}Z\\.yaml$`))
+    expect(statSync(backup).mode & 0o777).toBe(0o600)
+    expect(parse(readFileSync(backup, 'utf8'))).toMatchObject(userValues)
+    const lastSuccess = JSON.parse(readFileSync(join(state, module, 'last-success.json'), 'utf8'))
+    expect(lastSuccess.upgrade).toMatchObject({ module, script: 'upgrade' })
 
-      if (module === 'kairship') await newFieldCanBeUsed()
+    if (module === 'kairship') await newFieldCanBeUsed()
 
-      const again = await runInLab('upgrade', args)
-      expect(again.exitCode, again.output).toBe(0)
-      expect(again.stdout).toContain('nothing to do')
-      expect(again.stdout).toContain('2 of 2 pods are new and available')
-      expect(await releaseOf(module)).toMatchObject({ revision: '2' })
-    },
-  )
+    const again = await runInLab('upgrade', args)
+    expect(again.exitCode, again.output).toBe(0)
+    expect(again.stdout).toContain('nothing to do')
+    expect(again.stdout).toContain('2 of 2 pods are new and available')
+    expect(await releaseOf(module)).toMatchObject({ revision: '2' })
+  })
 }
 
 /** kairship's CRDs were updated before the upgrade: their new field and the new kind are there. */

@@ -14,24 +14,8 @@ import {
   releaseOf,
   runInLab,
 } from './lab-site.ts'
-import { testFailedRollout, testUpgrades } from './lab-upgrades.ts'
+import { testUpgrade } from './lab-upgrades.ts'
 import { runProgram } from './run-script.ts'
-
-testUpgrades('kairship')
-
-testFailedRollout(
-  'kairship',
-  'an image that is not in the registry',
-  ({ api }) => (api.image.tag = 'v9.9.9'),
-  /Deployment\/kairship-system\/kairship-api: 0 of 2 replicas are new and available\n\s+image can't be pulled[^\n]*kairship-apiserver:v9\.9\.9[^\n]*not found/,
-)
-
-testFailedRollout(
-  'kairship',
-  'a container that crashes',
-  ({ agent }) => (agent.extraArgs = ['crash']),
-  /DaemonSet\/kairship-system\/kairship-agent: \d of 2 pods[^\n]*\n\s+crash[^\n]*container agent ended with exit code 1[^\n]*kubectl logs/,
-)
 
 const fields = async () => {
   const crd = await kubectlJson('get', 'crd', 'propagationpolicies.kairship.io')
@@ -111,3 +95,5 @@ test('update-crds refuses a chart without CRDs, and one with something else amon
   expect(await clusterState('kairship')).toBe(before)
   expect(auditOf(state, 'kairship').filter(({ event }) => event === 'command')).toEqual([])
 })
+
+testUpgrade('kairship', 'repo')

@@ -1,0 +1,269 @@
+import { beforeAll } from 'vitest'
+import { createServer, type Server } from 'node:http'
+import { type AddressInfo } from 'node:net'
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { stringify } from 'yaml'
+import {
+  auditOf,
+  changedChart,
+  byHand,
+  clusterState,
+  installOld,
+  isRefused,
+  repository,
+  lab,
+  labSite,
+  podsOf,
+  releaseOf,
+  remove,
+  runInLab,
+} from './lab-site.ts'
+import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
+import { runProgram, temporaryDirectory } from './run-script.ts'
+
+const module = 'mspider'
+const old = lab.modules[module]!.old
+const chart = lab.modules[module]!.new
+
+describe('refused before anything is changed', () => {
+  beforeAll(() => installOld(module))
+
+  test('an older version than the deployed one: 78', async () => {
+    const newest = await runInLab('upgrade', ['--module', module, '--site', labSite().site])
+    expect(newest.exitCode, newest.output).toBe(0)
+    await isRefused(
+      module,
+      {},
+      ['--version', old.version],
+      78,
+      /0\.20\.0 is older than 0\.20\.1, which is deployed[\s\S]*--allow-downgrade/,
+    )
+    const { site } = labSite()
+    const meant = await runInLab('upgrade', [
+      '--module',
+      module,
+      '--site',
+      site,
+      '--version',
+      `v${old.version}`,
+      '--allow-downgrade',
+    ])
+    expect(meant.exitCode, meant.output).toBe(0)
+    expect(await releaseOf(module)).toMatchObject({
+      chart: `mspider-${old.version}`,
+      status: 'deployed',
+    })
+  })
+
+  test('images that are always pulled, where they were loaded on the nodes: 78', async () => {
+    const { site } = labSite()
+    const adapted = await changedChart(module, (values) => (values.imagePullPolicy = 'Always'))
+    await isRefused(
+      module,
+      { imagesFrom: 'nodes' },
+      ['--via', 'package', '--chart', adapted],
+      78,
+      /imagePullPolicy: Always[\s\S]*mspider-agent:v0\.20\.1/,
+    )
+    const fromRegistry = await runInLab('upgrade', [
+      '--module',
+      module,
+      '--site',
+      site,
+      '--via',
+      'package',
+      '--chart',
+      adapted,
+    ])
+    expect(fromRegistry.exitCode, fromRegistry.output).toBe(0)
+  })
+
+  test('a full disk: 73; a backup that existed stays, and what is written next to it is not half of one', async () => {
+    const directory = temporaryDirectory()
+    const state = join(directory, 'state')
+    mkdirSync(state)
+    await byHand('mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', state)
+    onTestFinished(async () => void (await byHand('umount', state)))
+    const { site } = labSite()
+    writeFileSync(join(directory, 'site.yaml'), readFileSync(site))
+    const args = ['--module', module, '--site', join(directory, 'site.yaml')]
+    const first = await runInLab('backup-values', args)
+    expect(first.exitCode, first.output).toBe(0)
+    const good = readFileSync(join(state, 'lab', module, 'bak.yaml'), 'utf8')
+    const before = await clusterState(module)
+    // from full to nearly full: the audit, the backup or helm's index is what does not fit any more
+    for (const free of [0, 4096, 12288, 24576]) {
+      await runProgram('dd', ['if=/dev/zero', `of=${join(state, 'filler')}`, 'bs=4096'])
+      if (free) await runProgram('truncate', ['-s', `-${free}`, join(state, 'filler')])
+      const result = await runInLab('upgrade', args)
+      expect(result.output).toMatch(
+        /no space left on device|cannot be written|cannot write|ENOSPC/i,
+      )
+      expect(result.exitCode, result.output).toBe(73)
+      expect(readFileSync(join(state, 'lab', module, 'bak.yaml'), 'utf8')).toBe(good)
+      rmSync(join(state, 'filler'))
+    }
+    expect(await clusterState(module)).toBe(before)
+    const after = await runInLab('backup-values', args)
+    expect(after.exitCode, after.output).toBe(0)
+  })
+
+  test.each<[string, () => Promise<string[]>, number, RegExp]>([
+    [
+      'a chart that does not exist: 66',
+      async () => ['/nowhere/mspider'],
+      66,
+      /the chart \/nowhere\/mspider does not exist/,
+    ],
+    [
+      'a file that is no chart: 66',
+      async () => [lab.kubeconfig],
+      66,
+      /is not a chart that helm can read/,
+    ],
+    [
+      'the chart of another module: 78',
+      async () => [lab.modules['skoala']!.new.originalChart],
+      78,
+      /is the chart skoala; mspider needs the chart mspider/,
+    ],
+    [
+      'another version than the package has: 78',
+      async () => [chart.originalPackage, '--version', '0.20.2'],
+      78,
+      /is version 0\.20\.1; --version says 0\.20\.2/,
+    ],
+  ])('%s', async (_, args, exitCode, sentence) => {
+    await isRefused(
+      module,
+      {},
+      ['--via', 'package', '--chart', ...(await args())],
+      exitCode,
+      sentence,
+    )
+  })
+
+  test('a repository that went down after it was added: 69, not an answer from helm’s old index', async () => {
+    const index = await fetch(`${lab.chartRepository.harbor}/index.yaml`, {
+      headers: {
+        authorization:
+          'Basic ' +
+          Buffer.from(`${lab.chartRepository.username}:${lab.chartRepository.password}`).toString(
+            'base64',
+          ),
+      },
+    }).then((response) => response.text())
+    const server: Server = createServer((_, response) => response.end(index)).listen(0, '127.0.0.1')
+    await new Promise((resolve) => server.once('listening', resolve))
+    const { site } = labSite(
+      repository({
+        url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        login: false,
+      }),
+    )
+    const args = ['--module', module, '--site', site]
+    const up = await runInLab('helm-repo', args)
+    expect(up.exitCode, up.output).toBe(0)
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+    const down = await runInLab('helm-repo', args)
+    expect(down.output).toMatch(/could not be updated|connection refused/)
+    expect(down.exitCode).toBe(69)
+  })
+})
+
+describe('a release that is pending', () => {
+  /** helm is killed while it waits for pods that never come. */
+  async function killHelm(...args: string[]) {
+    const env = { ...process.env, ...lab.env, HELM_CONFIG_HOME: temporaryDirectory() }
+    const helm = spawn(
+      'helm',
+      [...args, '-n', `${module}-system`, '--set', 'api.command={/app,crash}', '--wait'],
+      { env, stdio: 'ignore' },
+    )
+    const exited = new Promise((resolve) => helm.once('exit', resolve))
+    await new Promise((resolve) => setTimeout(resolve, 3000))
+    helm.kill('SIGKILL')
+    await exited
+  }
+
+  test('is left alone: 75, with the rollback that cures it; after that the upgrade works', async () => {
+    await installOld(module)
+    await killHelm('upgrade', module, old.originalPackage, '--reuse-values')
+    const { site } = labSite()
+    const before = await clusterState(module)
+    const result = await runInLab('upgrade', ['--module', module, '--site', site])
+    expect(result.output).toMatch(
+      /release mspider is pending-upgrade since \S+ \(revision 2\): another helm is at work on it, or was killed/,
+    )
+    expect(result.exitCode, result.output).toBe(75)
+    expect(await clusterState(module)).toBe(before)
+
+    const backup = await runInLab('backup-values', ['--module', module, '--site', site])
+    expect(backup.exitCode, backup.output).toBe(0)
+    expect(backup.stdout).toContain('export revision=1')
+
+    await byHand('bash', '-c', /helm rollback mspider 1 .*/.exec(result.output)![0])
+    const again = await runInLab('upgrade', ['--module', module, '--site', site])
+    expect(again.exitCode, again.output).toBe(0)
+    expect(await releaseOf(module)).toMatchObject({
+      chart: `mspider-${chart.version}`,
+      status: 'deployed',
+    })
+  })
+
+  test('after a killed installation there is no cure to print: 75, a person decides', async () => {
+    await remove(module)
+    await killHelm('install', module, old.originalPackage)
+    const result = await runInLab('upgrade', ['--module', module, '--site', labSite().site])
+    expect(result.output).toMatch(
+      /is pending-install[\s\S]*no deployed revision to go back to: a person decides/,
+    )
+    expect(result.output).not.toMatch(/helm rollback|helm uninstall/)
+    expect(result.exitCode, result.output).toBe(75)
+  })
+})
+
+test('the first form of mspider’s manual installs the release where there is none, with the values given', async () => {
+  await remove(module)
+  await runProgram('kubectl', ['delete', 'namespace', `${module}-system`], {
+    env: { ...process.env, ...lab.env },
+  })
+  const values = join(temporaryDirectory(), 'mspider.yaml')
+  writeFileSync(values, stringify({ auth: { password: 'from-the-file' } }))
+  const { site, state } = labSite()
+  const args = ['--module', module, '--site', site, '--install', '--values', values]
+  const result = await runInLab('upgrade', args)
+  expect(result.exitCode, result.output).toBe(0)
+  expect(await releaseOf(module)).toMatchObject({
+    chart: `mspider-${chart.version}`,
+    status: 'deployed',
+    revision: '1',
+  })
+  const set = JSON.parse(
+    await byHand('helm', 'get', 'values', module, '-n', `${module}-system`, '-o', 'json'),
+  )
+  expect(set).toEqual({
+    auth: { password: 'from-the-file' },
+    global: { imageRegistry: lab.registry.host },
+  })
+  expect(
+    (await podsOf(module)).every(({ image }: any) => image.startsWith(lab.registry.host)),
+  ).toBe(true)
+  const [install] = auditOf(state, module).filter(
+    ({ command, event }) => event === 'command' && /helm upgrade/.test(command),
+  )
+  expect(install.manual).toBe('mspider.en.md:158-167')
+})
+
+testFailedRollout(
+  module,
+  'a StatefulSet’s image that is not in the registry',
+  ({ store }) => (store.image.tag = 'v9.9.9'),
+  /StatefulSet\/mspider-system\/mspider-store: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod mspider-store-0 /,
+)
+
+testUpgrade(module, 'package')
