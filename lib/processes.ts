@@ -1,7 +1,5 @@
-import { randomUUID } from 'node:crypto'
-import { accessSync, closeSync, constants as fs, openSync, readSync, unlinkSync } from 'node:fs'
+import { accessSync, closeSync, constants as fs, openSync, readSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import { inspect } from 'node:util'
 import { $ } from 'zx'
@@ -162,18 +160,19 @@ function isWritable(directory: string): boolean {
   }
 }
 
+/** Linux: a file without a name in this directory, gone with its last descriptor; Node does not name it. */
+const O_TMPFILE = 0o20000000 | fs.O_DIRECTORY
+
 /**
  * A nameless file that a command writes its output to, and that is read as it grows. A pipe would
  * break when this script is killed, and helm, which outlives it, would die of that in the middle of
  * an upgrade (Go ends a program that writes to a broken pipe, even where SIGPIPE is ignored).
  */
 function followed(from: 'stdout' | 'stderr') {
-  const path = join(isWritable('/dev/shm') ? '/dev/shm' : tmpdir(), `dce-upgrade-${randomUUID()}`)
   let descriptor: number
   try {
-    // ax+: a new file, only appended to, also read
-    descriptor = openSync(path, 'ax+', 0o600)
-    unlinkSync(path)
+    const flags = O_TMPFILE | fs.O_RDWR | fs.O_APPEND
+    descriptor = openSync(isWritable('/dev/shm') ? '/dev/shm' : tmpdir(), flags, 0o600)
   } catch (error) {
     const reason = (error as Error).message
     throw new Failure(

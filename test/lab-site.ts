@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, inject } from 'vitest'
 import { parse, stringify } from 'yaml'
@@ -15,8 +15,10 @@ export const registryKeys = (module: string) =>
     : ['global.imageRegistry']
 
 /** A site file of the lab in a directory of its own, so that its state is its own too. */
-export function labSite(changes: Record<string, unknown> = {}): { site: string; state: string } {
-  const directory = temporaryDirectory()
+export function labSite(
+  changes: Record<string, unknown> = {},
+  directory = temporaryDirectory(),
+): { site: string; state: string } {
   const site = join(directory, 'site.yaml')
   const { harbor } = lab.chartRepository
   const values = {
@@ -33,6 +35,9 @@ export function labSite(changes: Record<string, unknown> = {}): { site: string; 
   writeFileSync(site, stringify(values))
   return { site, state: join(directory, 'state/lab') }
 }
+
+/** The same for all tests of a file; it goes with the lab. */
+export const lastingSite = () => labSite({}, mkdtempSync(join(lab.directory, 'site-')))
 
 /** Changes of a site file: another chart repository than the lab's own. */
 export const repository = (changes: object) => ({

@@ -127,8 +127,8 @@ export function loadLab(id: string): Lab | undefined {
 }
 
 /** Ends one of the lab's processes, for a test of what happens then. */
-export async function stopProcess(lab: Lab, name: string): Promise<void> {
-  await end(processOf(lab, name))
+export async function stopProcess(lab: Lab, name: string, how?: { atOnce: boolean }) {
+  await end(processOf(lab, name), how)
 }
 
 /** Starts a process that was stopped, on the same port and with the same data. */

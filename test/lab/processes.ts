@@ -96,9 +96,9 @@ const accepts = (port: number) =>
     socket.on('error', () => resolve(false))
   })
 
-/** Ends one process: TERM, and KILL after five seconds. */
-export async function end(ended: Process): Promise<void> {
-  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+/** Ends one process: TERM, and KILL after five seconds; or KILL at once. */
+export async function end(ended: Process, { atOnce = false } = {}): Promise<void> {
+  for (const signal of atOnce ? (['SIGKILL'] as const) : (['SIGTERM', 'SIGKILL'] as const)) {
     for (let tries = 0; tries < 50; tries++) {
       if (!isAlive(ended)) return
       if (tries === 0) process.kill(ended.pid, signal)

@@ -1,0 +1,80 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import {
+  chainHolds,
+  filesIn,
+  interrupt,
+  isKept,
+  nothingIsLeft,
+  randomInterruptions,
+  runAgain,
+} from './interruptions.ts'
+import {
+  byHand,
+  installOld,
+  lab,
+  lastingSite,
+  podsOf,
+  releaseOf,
+  runInLab,
+  userValues,
+} from './lab-site.ts'
+
+const module = 'mspider'
+const { old, new: next } = lab.modules[module]!
+const { site, state } = lastingSite()
+const args = ['--module', module, '--site', site, '--timeout', '60s']
+const backups = join(state, module, 'backups', module)
+let duration: number
+
+beforeAll(async () => {
+  await installOld(module)
+  const begun = Date.now()
+  const result = await runInLab('upgrade', args)
+  expect(result.exitCode, result.output).toBe(0)
+  duration = (Date.now() - begun) / 1000
+})
+
+/** Back to the old version, as somebody would do it who wants to see the upgrade again. */
+async function backToOld() {
+  const where = ['-n', `${module}-system`]
+  await byHand('helm', 'upgrade', module, old.originalPackage, ...where, '--reuse-values')
+}
+
+test.each(randomInterruptions())(
+  'an upgrade that is interrupted (%s: %s, at %f) leaves whole backups, and the next run ends well',
+  async (_, kind, moment) => {
+    await backToOld()
+    const before = filesIn(backups)
+    const run = await interrupt('upgrade', args, kind, moment, duration)
+    const after = filesIn(backups)
+    isKept(before, after)
+    for (const [name, text] of Object.entries(after)) {
+      expect(parse(text), name).toMatchObject(userValues)
+    }
+    expect(parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))).toMatchObject(userValues)
+    chainHolds(state, module)
+
+    await runAgain('upgrade', args)
+    expect(await releaseOf(module), run.output).toMatchObject({
+      chart: `${module}-${next.version}`,
+      status: 'deployed',
+    })
+    const values = await byHand('helm', 'get', 'values', module, '-n', `${module}-system`)
+    expect(parse(values.slice(values.indexOf('\n')))).toMatchObject({
+      ...userValues,
+      global: { imageRegistry: lab.registry.host },
+    })
+    const pods = await podsOf(module)
+    expect(pods.length).toBeGreaterThanOrEqual(5)
+    for (const { image, ready } of pods) {
+      expect(image).toMatch(new RegExp(`:v${next.version}$`))
+      expect(ready).toBe(true)
+    }
+    isKept(after, filesIn(backups))
+    nothingIsLeft(state, module)
+    chainHolds(state, module)
+  },
+)
