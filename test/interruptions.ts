@@ -44,7 +44,7 @@ interface Found {
 }
 
 /** The processes that were started with this environment variable; those that only wait to be reaped are gone. */
-function processesOf(mark: string): Found[] {
+export function processesOf(mark: string): Found[] {
   const found: Found[] = []
   for (const pid of readdirSync('/proc').map(Number).filter(Boolean)) {
     try {

@@ -1,4 +1,10 @@
+import { mkdirSync, readdirSync, statSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { expect, test } from 'vitest'
+import { processesOf } from './interruptions.ts'
+import { installOld, lab, labSite, runInLab } from './lab-site.ts'
 import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
+import { runProgram } from './run-script.ts'
 
 testFailedRollout(
   'kairship',
@@ -15,3 +21,52 @@ testFailedRollout(
 )
 
 testUpgrade('kairship', 'package')
+
+const scripts = readdirSync('scripts').map((file) => file.replace(/\.mts$/, ''))
+const { harbor, oci, username, password } = lab.chartRepository
+
+test.each(
+  scripts.flatMap((script) => [
+    [script, 'HARBOR', harbor, username, password],
+    [script, 'OCI', oci, lab.registry.username, lab.registry.password],
+  ]),
+)(
+  'a password in the environment of %s, with %s, is in no argv, output, audit or file but helm’s own private one',
+  async (script, kind, url, user, canary) => {
+    await installOld('kairship')
+    const { site } = labSite({
+      chartRepository: { kind, url, login: true, ...(kind === 'OCI' && { plainHttp: true }) },
+    })
+    const directory = dirname(site)
+    const mark = `CANARY_RUN=${directory}`
+    const seen = new Set<string>()
+    const sampling = setInterval(
+      () => processesOf(mark).forEach(({ command }) => seen.add(command)),
+      5,
+    )
+    for (const own of ['home', 'tmp']) mkdirSync(join(directory, own))
+    const result = await runInLab(script!, ['--module', 'kairship', '--site', site], {
+      CANARY_RUN: directory,
+      HOME: join(directory, 'home'),
+      TMPDIR: join(directory, 'tmp'),
+      CHART_REPO_USERNAME: user,
+      CHART_REPO_PASSWORD: canary,
+      REGISTRY_PASSWORD: `${canary}-of-the-registry`,
+    })
+    clearInterval(sampling)
+    expect(result.exitCode, result.output).toBe(0)
+    expect(result.output).not.toContain(canary)
+
+    const argv = [...seen].join('\n')
+    expect(argv).toMatch(/^(\S+\/)?helm /m)
+    expect(argv).not.toContain(canary)
+
+    const found = await runProgram('grep', ['-r', '-l', '-F', canary!, directory])
+    const files = found.stdout.split('\n').filter(Boolean)
+    const needed = kind === 'HARBOR' && script !== 'backup-values'
+    expect(files.map((file) => relative(directory, file))).toEqual(
+      needed ? ['state/lab/kairship/.helm/repositories.yaml'] : [],
+    )
+    for (const file of files) expect(statSync(file).mode & 0o777).toBe(0o600)
+  },
+)

@@ -2,10 +2,10 @@ import { beforeAll } from 'vitest'
 import { createServer, type Server } from 'node:http'
 import { type AddressInfo } from 'node:net'
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { stringify } from 'yaml'
+import { parse, stringify } from 'yaml'
 import {
   auditOf,
   changedChart,
@@ -225,6 +225,46 @@ describe('a release that is pending', () => {
     expect(result.output).not.toMatch(/helm rollback|helm uninstall/)
     expect(result.exitCode, result.output).toBe(75)
   })
+})
+
+test('a backup where the cluster is not reachable: 69, and the earlier one stays the newest', async () => {
+  await installOld(module)
+  const { site, state } = labSite()
+  const args = ['--module', module, '--site', site]
+  const first = await runInLab('backup-values', args)
+  expect(first.exitCode, first.output).toBe(0)
+  const backup = join(state, module, 'bak.yaml')
+  const [link, text] = [readlinkSync(backup), readFileSync(backup, 'utf8')]
+  const config = parse(readFileSync(lab.kubeconfig, 'utf8'))
+  config.clusters[0].cluster.server = 'https://127.0.0.1:1'
+  const nowhere = join(dirname(site), 'kubeconfig')
+  writeFileSync(nowhere, stringify(config))
+  writeFileSync(site, readFileSync(site, 'utf8').replace(lab.kubeconfig, nowhere))
+  const second = await runInLab('backup-values', args)
+  expect(second.output).toMatch(/cannot be reached[\s\S]*127\.0\.0\.1:1/)
+  expect(second.exitCode).toBe(69)
+  expect([readlinkSync(backup), readFileSync(backup, 'utf8')]).toEqual([link, text])
+  expect(readdirSync(join(state, module, 'backups', module))).toHaveLength(1)
+})
+
+test('a Job that stands in the way, which nobody can change, is named with the command that deletes it', async () => {
+  await installOld(module)
+  const change = (values: any) => (values.migrate.command = ['/app', 'done', 'again'])
+  const first = await changedChart(module, () => {})
+  const { site } = labSite()
+  const args = ['--module', module, '--site', site, '--via', 'package', '--chart']
+  const done = await runInLab('upgrade', [...args, first])
+  expect(done.exitCode, done.output).toBe(0)
+  const second = await changedChart(module, change)
+  const result = await runInLab('upgrade', [...args, second])
+  expect(result.output).toMatch(/field is immutable/)
+  expect(result.exitCode, result.output).toBe(1)
+  const command =
+    /kubectl delete job mspider-migrate\S* -n mspider-system --kubeconfig \S+ --context lab/
+  expect(result.stderr).toMatch(command)
+  await byHand('bash', '-c', command.exec(result.stderr)![0])
+  const again = await runInLab('upgrade', [...args, second])
+  expect(again.exitCode, again.output).toBe(0)
 })
 
 test('the first form of mspider’s manual installs the release where there is none, with the values given', async () => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import {
   auditOf,
@@ -12,7 +13,7 @@ import {
   runInLab,
 } from './lab-site.ts'
 import { isUpgraded, oldPodsComeBack, testUpgrade } from './lab-upgrades.ts'
-import { ROOT, runProgram, scriptEnv } from './run-script.ts'
+import { copyOfTheCollection, ROOT, runProgram, runScript, scriptEnv } from './run-script.ts'
 
 test('skoala goes from old to new from an OCI repository, to the newest version, without a password on the disk', async () => {
   await installOld('skoala')
@@ -162,3 +163,31 @@ test('KILL to the script: the lock stays as long as its helm works, then the pri
 })
 
 testUpgrade('skoala', 'package')
+
+test('a backup of another module of the site does not wait for an upgrade, nor does its upgrade', async () => {
+  const run = await upgradeAtWork()
+  // the same chart as mspider, as a module of its own: other tests are at work on mspider
+  const copy = copyOfTheCollection()
+  const other = readFileSync(join(copy, 'modules/mspider.json'), 'utf8')
+    .replace('"name": "mspider"', '"name": "other"')
+    .replace('"release": "mspider"', '"release": "other"')
+    .replace('"namespace": "mspider-system"', '"namespace": "other-system"')
+  writeFileSync(join(copy, 'modules/other.json'), other)
+  const { originalPackage } = lab.modules['mspider']!.old
+  const where = ['-n', 'other-system', '--create-namespace']
+  const place = `${lab.registry.host}/release.daocloud.io/mspider`
+  const set = ['--set', `global.imageRegistry=${place}`]
+  await byHand('helm', 'install', 'other', originalPackage, ...where, ...set)
+  onTestFinished(
+    async () => void (await byHand('helm', 'uninstall', 'other', ...where.slice(0, 2))),
+  )
+  for (const script of ['backup-values', 'upgrade']) {
+    const args = ['--module', 'other', '--site', run.site]
+    const result = await runScript(script, args, { cwd: copy, env: lab.env })
+    expect(result.exitCode, result.output).toBe(0)
+  }
+  expect(await releaseOf('skoala')).toMatchObject({ status: 'pending-upgrade' })
+  process.kill(run.script, 'SIGTERM')
+  await run.ended
+  await vi.waitFor(() => expect(gone(run.script)).toBe(true), { timeout: 40_000 })
+})

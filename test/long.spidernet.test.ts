@@ -1,6 +1,6 @@
 import { readlinkSync } from 'node:fs'
 import { parse } from 'yaml'
-import { testUpgrade } from './lab-upgrades.ts'
+import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -131,19 +131,12 @@ test('a site that has another form of a registry value says so in its site file'
   )
 })
 
-test('pods that fit on no node are told apart: 1, with the scheduler’s words and the rollback command', async () => {
-  await installOld(module)
-  const chart = await changedChart(module, ({ resources }) => (resources.requests.cpu = '900'))
-  const args = ['--module', module, '--site', labSite().site, '--via', 'package', '--chart', chart]
-  const result = await runInLab('upgrade', [...args, '--timeout', '10s'])
-  expect(result.exitCode, result.output).toBe(1)
-  expect(result.stderr).toMatch(
-    /Deployment\/spidernet-system\/spidernet-api: 0 of 2[^\n]*\n\s+no room[^\n]*Insufficient cpu/,
-  )
-  expect(result.stderr).toMatch(
-    /helm rollback spidernet 1 -n spidernet-system --kubeconfig \S+ --kube-context lab/,
-  )
-})
+testFailedRollout(
+  module,
+  'pods that fit on no node',
+  ({ resources }) => (resources.requests.cpu = '900'),
+  /Deployment\/spidernet-system\/spidernet-api: 0 of 2[^\n]*\n\s+no room[^\n]*Insufficient cpu/,
+)
 
 test('random values, a test pod and lookups in a chart are no reason to refuse, to upgrade again, or to miss a change', async () => {
   await installOld(module)

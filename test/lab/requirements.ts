@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
-import { accessSync, constants, mkdirSync, statfsSync } from 'node:fs'
+import { accessSync, constants, existsSync, statfsSync } from 'node:fs'
 import { totalmem } from 'node:os'
+import { dirname } from 'node:path'
 
 /** What has to be there for the tools that are still to be built and installed. */
 export interface Work {
@@ -85,7 +86,7 @@ function hasGo(): boolean {
 }
 
 function freeGigabytes(directory: string): number {
-  mkdirSync(directory, { recursive: true })
+  if (!existsSync(directory)) return freeGigabytes(dirname(directory))
   const { bavail, bsize } = statfsSync(directory)
   return (bavail * bsize) / 2 ** 30
 }
