@@ -2,19 +2,18 @@
 // meets both.
 
 import { spawn } from 'node:child_process'
-import { cpus } from 'node:os'
+import { cpus, loadavg } from 'node:os'
 import { ending } from '../lab/processes.ts'
 
 /** After this many seconds a program is ended: TERM, and KILL when a script's own grace is over. */
 const LIMIT = 300
 const GRACE = 40
 
-/** A line of the table: what was measured, and its value in each round. */
+/** A line of the table: what was measured, in each round, and its unit. */
 export interface Row {
   label: string
   values: number[]
-  /** s where none is given */
-  unit?: string
+  unit: string
 }
 
 /** The environment of a terminal: without what npm adds to it for its scripts. */
@@ -70,25 +69,32 @@ export function timed(
 }
 
 /**
- * Goes both ways in each round; which one is first alternates. One round more goes ahead and is not
+ * Goes both ways in each round; which one is first alternates. One round goes ahead and is not
  * counted: caches fill, images come to the nodes.
+ * @param compare looks at what both have returned
  * @returns what both have returned, round by round
  */
 export async function inPairs<A, B>(
   rounds: number,
-  one: () => Promise<A>,
-  other: () => Promise<B>,
-  afterRound: (a: A, b: B) => void = () => {},
+  {
+    one,
+    other,
+    compare,
+  }: {
+    one: (round: number) => Promise<A>
+    other: (round: number) => Promise<B>
+    compare?: (a: A, b: B) => void
+  },
 ): Promise<[A, B][]> {
   const pairs: [A, B][] = []
   for (let round = 0; round <= rounds; round++) {
-    const early = round % 2 === 0 ? await one() : undefined
-    const b = await other()
-    const a = early ?? (await one())
-    afterRound(a, b)
-    pairs.push([a, b])
+    const early = round % 2 === 1 ? await one(round) : undefined
+    const b = await other(round)
+    const a = early ?? (await one(round))
+    compare?.(a, b)
+    if (round > 0) pairs.push([a, b])
   }
-  return pairs.slice(1)
+  return pairs
 }
 
 /** The one in the middle, or the mean of the two there. */
@@ -98,22 +104,27 @@ export function median(values: number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** The rows with median, least and greatest, as text for a terminal. */
-export function table(rows: Row[]): string {
-  const width = Math.max(...rows.map(({ label }) => label.length))
-  const lines = rows.map(({ label, values, unit = 's' }) => {
-    const number = (value: number) => value.toFixed(2)
-    const range = `${number(Math.min(...values))} – ${number(Math.max(...values))}`
-    const middle = number(median(values)).padStart(8)
-    return `${label.padEnd(width)}${middle} ${unit.padEnd(3)}${range.padStart(15)}`
-  })
-  const head = `${''.padEnd(width)}${'median'.padStart(8)}${'min – max'.padStart(19)}`
-  return [head, ...lines].join('\n')
+/** A line of the table, of one value of each round. */
+export function row<T>(label: string, rounds: T[], value: (round: T) => number, unit = 's'): Row {
+  return { label, values: rounds.map(value), unit }
 }
 
-/** The machine that the numbers are of. */
-export function machine(...tools: string[]): string {
+/** The rows with median, least and greatest value. */
+export function table(rows: Row[]): string {
+  const width = Math.max(...rows.map(({ label }) => label.length))
+  const line = (label: string, middle: string, unit: string, range: string) =>
+    `${label.padEnd(width)} ${middle.padStart(8)} ${unit.padEnd(2)} ${range.padStart(15)}`
+  const lines = rows.map(({ label, values, unit }) => {
+    const [middle, least, most] = [median(values), Math.min(...values), Math.max(...values)]
+    const range = `${least.toFixed(2)} – ${most.toFixed(2)}`
+    return line(label, middle.toFixed(2), unit, range)
+  })
+  return [line('', 'median', '', 'min – max'), ...lines].join('\n')
+}
+
+/** The machine that the numbers are of, and what else is at work on it. */
+export function machine(): string {
   const processors = cpus()
   const cores = `${processors.length} cores (${processors[0]!.model.trim()})`
-  return [cores, `node ${process.version}`, ...tools].join(', ')
+  return `${cores}, load ${loadavg()[0]!.toFixed(1)}, node ${process.version}`
 }
