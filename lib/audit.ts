@@ -1,7 +1,7 @@
-import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
 import { EXIT, Failure } from './failure.ts'
+import { flock } from './locks.ts'
 
 /** One record: what happened, and what belongs to it. */
 export type Fact = { event: string } & Record<string, unknown>
@@ -9,7 +9,7 @@ export type Fact = { event: string } & Record<string, unknown>
 let trail: { path: string; run: string } | undefined
 let head = ''
 /** questions that were asked since the last record */
-let questions: (Fact & { times: number; seconds: number })[] = []
+let questions: (Fact & { about: string; times: number; seconds: number })[] = []
 
 /**
  * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with the sha256 of the
@@ -25,16 +25,20 @@ export function openAudit(path: string, run: string) {
  * Records a question to a tool, which changes nothing: it is written together with the next record,
  * and one that is repeated (are the pods up?) once, with how often and how long in all.
  */
-export function auditQuestion(command: string, exitCode: number, seconds: number) {
-  const same = questions.find(
-    (each) => each['command'] === command && each['exitCode'] === exitCode,
-  )
+export function auditQuestion(
+  command: string,
+  variables: Record<string, string>,
+  { exitCode, seconds }: { exitCode: number; seconds: number },
+) {
+  const question = { command, variables, exitCode }
+  const about = JSON.stringify(question)
+  const same = questions.find((each) => each.about === about)
   if (same) {
     same.times++
     same.seconds += seconds
   } else {
     const time = new Date().toISOString()
-    questions.push({ time, event: 'question', command, exitCode, seconds, times: 1 })
+    questions.push({ time, event: 'question', ...question, seconds, times: 1, about })
   }
 }
 
@@ -49,15 +53,13 @@ export function audit(fact: Fact) {
     const descriptor = openSync(trail.path, 'a+', 0o600)
     try {
       // two scripts of one module may write at the same time; the lock ends with the descriptor
-      const flock = spawnSync('flock', ['-w', '10', '3'], {
-        stdio: ['ignore', 'ignore', 'pipe', descriptor],
-      })
-      if (flock.status !== 0) throw new Error(flock.error?.message ?? 'it stays locked')
+      const locked = flock(descriptor, '-w', '10')
+      if (locked.status !== 0) throw new Error(locked.error?.message ?? 'it stays locked')
       const { last, torn } = lastLine(descriptor)
       // a line that a full disk cut off is ended, and stays as evidence
       let text = torn ? '\n' : ''
       let newest = last
-      for (const each of [...questions, fact]) {
+      for (const { about: _, ...each } of [...questions, fact]) {
         const record = { time: new Date().toISOString(), run: trail.run, ...each }
         newest = JSON.stringify({ ...record, prev: sha256(newest) })
         text += newest + '\n'

@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { closest, distance } from 'fastest-levenshtein'
@@ -72,8 +72,7 @@ export function readInputs(scriptUrl: string, names: FlagName[]): Inputs {
   const script = basename(scriptPath).replace(/\.\w+$/, '')
   const flags = parseFlags(scriptPath, names)
   const { module, modulePath } = readModule(flags.module)
-  // a link is followed: one site has one directory of records, however its file is reached
-  const sitePath = existsSync(flags.site) ? realpathSync(flags.site) : resolve(flags.site)
+  const sitePath = resolve(flags.site)
   const site = readSite(sitePath)
   const releases = module.releases.filter(
     ({ release }) => !flags.release || release === flags.release,

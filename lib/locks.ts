@@ -38,11 +38,8 @@ export function lock(target: string, holder: Record<string, string>): number {
       `无法打开锁文件 ${path}：${(error as Error).message}`,
     )
   }
-  const flock = spawnSync('flock', ['-n', '-E', '75', '3'], {
-    stdio: ['ignore', 'ignore', 'pipe', descriptor],
-    encoding: 'utf8',
-  })
-  if (flock.status === 75) {
+  const locked = flock(descriptor, '-n', '-E', '75')
+  if (locked.status === 75) {
     const held = readFileSync(path, 'utf8').trim()
     closeSync(descriptor)
     throw new Failure(
@@ -58,11 +55,11 @@ export function lock(target: string, holder: Record<string, string>): number {
       },
     )
   }
-  if (flock.status !== 0) {
+  if (locked.status !== 0) {
     throw new Failure(
       EXIT.configuration,
-      `flock (util-linux) is needed: ${flock.error?.message ?? flock.stderr}`,
-      `需要 flock（util-linux）：${flock.error?.message ?? flock.stderr}`,
+      `flock (util-linux) is needed: ${locked.error?.message ?? locked.stderr}`,
+      `需要 flock（util-linux）：${locked.error?.message ?? locked.stderr}`,
     )
   }
   const text = {
@@ -81,6 +78,19 @@ export function lock(target: string, holder: Record<string, string>): number {
     0,
   )
   return descriptor
+}
+
+/**
+ * Locks an open file with flock(1); the lock stays with the descriptor.
+ * @param args `-n -E 75`: at once or not at all · `-w 10`: within so many seconds
+ */
+export function flock(descriptor: number, ...args: string[]) {
+  const options = { stdio: ['ignore', 'ignore', 'pipe', descriptor], encoding: 'utf8' } as const
+  for (let tries = 1; ; tries++) {
+    const ended = spawnSync('flock', [...args, '3'], { ...options, stdio: [...options.stdio] })
+    // Ctrl-C reaches it too, as it is in the terminal's process group; the script's own end is orderly
+    if (!ended.signal || tries === 5) return ended
+  }
 }
 
 /**

@@ -1,4 +1,4 @@
-import { accessSync, closeSync, constants as fs, openSync, readSync } from 'node:fs'
+import { closeSync, constants as fs, openSync, readFileSync, readSync, statfsSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { StringDecoder } from 'node:string_decoder'
 import { inspect } from 'node:util'
@@ -36,7 +36,8 @@ const GRACE = 30
 /** The process groups that are at work. */
 const groups = new Set<number>()
 /** Why this script is ending: a signal to it, or its parent vanished (a hang-up). */
-let ending: { signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP'; vanishedParent: boolean } | undefined
+let ending: { signal: EndSignal; vanishedParent: boolean; whileIdle: boolean } | undefined
+type EndSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP'
 
 function signalGroups(signal: NodeJS.Signals) {
   for (const group of groups) {
@@ -55,9 +56,14 @@ function signalGroups(signal: NodeJS.Signals) {
  * @param describe adds the state of things to the failure, where no command is at work
  */
 export function watchSignals(describe: (failure: Failure) => Promise<Failure>) {
-  const end = (signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP', vanishedParent = false) => {
-    ending ??= { signal, vanishedParent }
-    if (groups.size === 0) void describe(endingFailure()!).then(exitWith)
+  const end = (signal: EndSignal, vanishedParent = false) => {
+    if (!ending && groups.size === 0) {
+      // nothing is at work, so nothing else would end this script
+      ending = { signal, vanishedParent, whileIdle: true }
+      void describe(endingFailure()!).then(exitWith)
+      return
+    }
+    ending ??= { signal, vanishedParent, whileIdle: false }
     signalGroups(signal === 'SIGINT' ? 'SIGINT' : 'SIGTERM')
     setTimeout(() => signalGroups('SIGKILL'), GRACE * 1000).unref()
   }
@@ -67,6 +73,22 @@ export function watchSignals(describe: (failure: Failure) => Promise<Failure>) {
   setInterval(() => {
     if (process.ppid !== parent && !ending) end('SIGHUP', true)
   }, 300).unref()
+}
+
+/** Was npx ended before this script could notice? npx's child then belongs to init. */
+export function isOrphanOfNpx(): boolean {
+  if (process.env['npm_command'] !== 'exec') return false
+  const parent = readFileSync(`/proc/${process.ppid}/comm`, 'utf8').trim()
+  const isShellOrNpm = /^(npm|npx|node|pnpm|yarn|bun|sh|bash|dash|ash|zsh|busybox)\b/.test(parent)
+  return !isShellOrNpm && (process.ppid === 1 || /^(systemd|init)\b/.test(parent))
+}
+
+/**
+ * Goes on unless a signal has come while no command was at work: then it never returns, and the
+ * handler of the signal ends the script.
+ */
+export async function unlessEndedWhileIdle(): Promise<void> {
+  if (ending?.whileIdle) await new Promise<never>(() => {})
 }
 
 /** Ends the script when a signal came while no command was at work. */
@@ -84,7 +106,6 @@ export function endingFailure(): Failure | undefined {
     128 + number,
     vanishedParent ? 'ended: the process that started this script is gone' : `ended by ${signal}`,
     vanishedParent ? '父进程已退出，脚本随之终止' : `被 ${signal} 终止`,
-    { next: ['run the same command again', '请重新执行同一命令'] },
   )
 }
 
@@ -151,36 +172,37 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   }
 }
 
-function isWritable(directory: string): boolean {
-  try {
-    accessSync(directory, fs.W_OK)
-    return true
-  } catch {
-    return false
-  }
-}
-
 /** Linux: a file without a name in this directory, gone with its last descriptor; Node does not name it. */
 const O_TMPFILE = 0o20000000 | fs.O_DIRECTORY
 
+/** In memory, or where that is full or missing (containers have 64 MB of it), on the disk. */
+function namelessFile(): number {
+  const room = 2 ** 20
+  const problems: string[] = []
+  for (const directory of ['/dev/shm', tmpdir()]) {
+    try {
+      const { bavail, bsize } = statfsSync(directory)
+      if (bavail * bsize < room) throw new Error(`${directory} is full`)
+      return openSync(directory, O_TMPFILE | fs.O_RDWR | fs.O_APPEND, 0o600)
+    } catch (error) {
+      problems.push((error as Error).message)
+    }
+  }
+  const reason = problems.join('; ')
+  throw new Failure(
+    EXIT.cannotWrite,
+    `the output of a command has no place: ${reason}`,
+    `无法创建存放命令输出的文件：${reason}`,
+  )
+}
+
 /**
- * A nameless file that a command writes its output to, and that is read as it grows. A pipe would
- * break when this script is killed, and helm, which outlives it, would die of that in the middle of
- * an upgrade (Go ends a program that writes to a broken pipe, even where SIGPIPE is ignored).
+ * A file that a command writes its output to, and that is read as it grows. A pipe would break when
+ * this script is killed, and helm, which outlives it, would die of that in the middle of an upgrade
+ * (Go ends a program that writes to a broken pipe, even where SIGPIPE is ignored).
  */
 function followed(from: 'stdout' | 'stderr') {
-  let descriptor: number
-  try {
-    const flags = O_TMPFILE | fs.O_RDWR | fs.O_APPEND
-    descriptor = openSync(isWritable('/dev/shm') ? '/dev/shm' : tmpdir(), flags, 0o600)
-  } catch (error) {
-    const reason = (error as Error).message
-    throw new Failure(
-      EXIT.cannotWrite,
-      `the output of a command has no place: ${reason}`,
-      `无法创建存放命令输出的文件：${reason}`,
-    )
-  }
+  const descriptor = namelessFile()
   const decoder = new StringDecoder('utf8')
   const buffer = Buffer.alloc(65536)
   let position = 0
@@ -201,7 +223,7 @@ function followed(from: 'stdout' | 'stderr') {
     /** all of it; the file is gone */
     end(): string {
       closeSync(descriptor)
-      return text
+      return text + decoder.end()
     },
   }
 }
@@ -231,6 +253,7 @@ export function exitCodeFor(said: string): number {
 }
 
 /** Waits; a signal ends the script meanwhile. */
-export function pause(seconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+export async function pause(seconds: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  await unlessEndedWhileIdle()
 }

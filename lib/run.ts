@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { basename } from 'node:path'
 import { audit, auditQuestion } from './audit.ts'
 import { EXIT, Failure, tail, type FailureDetails, UNCHANGED } from './failure.ts'
@@ -5,7 +6,13 @@ import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
 import { heading, type StepName } from './ledger.ts'
 import { print, redact } from './output.ts'
-import { endingFailure, execute, exitCodeFor, type Ended } from './processes.ts'
+import {
+  endingFailure,
+  execute,
+  exitCodeFor,
+  unlessEndedWhileIdle,
+  type Ended,
+} from './processes.ts'
 import { thisRun } from './session.ts'
 import { command, quote, type Command } from './shell.ts'
 
@@ -108,9 +115,12 @@ export async function run(
   ...values: Parameters<typeof command> extends [unknown, ...infer V] ? V : never
 ): Promise<string> {
   const { text } = 'raw' in first ? command(first, ...values) : first
-  const { dryRun, env, variables, inputs, stepLines, locks } = thisRun()
+  const { dryRun, env, variables, inputs, stepLines, locks, toolsRecorded } = thisRun()
+  await unlessEnded(text)
   print(dryRun ? text : `$ ${text}`)
   if (dryRun) return ''
+  await toolsRecorded
+  await unlessEnded(text)
   const about = {
     script: inputs.script,
     step: Failure.currentStep,
@@ -177,16 +187,31 @@ export function onFailureDescribe(describe: () => Promise<Partial<FailureDetails
   run.describeFailure = (failure) => withState(failure, '')
 }
 
+/** Set while a failure is described: those questions may be asked although a signal came. */
+const describing = new AsyncLocalStorage<true>()
+
+/** After a signal nothing more is begun. @throws Failure 128+n */
+async function unlessEnded(text: string) {
+  if (describing.getStore()) return
+  await unlessEndedWhileIdle()
+  const interruption = endingFailure()
+  if (interruption) throw await withState(interruption, text)
+}
+
 /** Adds to a failure what became of the releases, and what to do. */
 export async function withState(failure: Failure, text: string): Promise<Failure> {
   const run = thisRun()
   const { describeState } = run
   run.describeState = undefined // the questions of the description may fail too
-  run.ending = true
   const unchanged: Partial<FailureDetails> | undefined =
     run.commandsRun > 0 ? undefined : { state: UNCHANGED }
-  const found = (await describeState?.().catch(() => undefined)) ?? unchanged
-  Object.assign(failure.details, text && { command: text }, { ...found, ...failure.details })
+  const describe = () => describeState?.().catch(() => undefined)
+  const found = (await describing.run(true, describe)) ?? unchanged
+  const again: Partial<FailureDetails> | undefined = endingFailure() && {
+    next: ['run the same command again', '请重新执行同一命令'],
+  }
+  const command = text && { command: text }
+  Object.assign(failure.details, command, { ...again, ...found, ...failure.details })
   Failure.last = failure
   return failure
 }
@@ -199,16 +224,16 @@ export async function withState(failure: Failure, text: string): Promise<Failure
  */
 export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
   const run = thisRun()
-  const interruption = endingFailure()
-  if (interruption && !run.ending) throw await withState(interruption, text)
+  await unlessEnded(text)
+  const all = { ...run.variables, ...variables }
   const ended = await execute(text, {
-    env: { ...run.env, ...run.variables, ...variables },
+    env: { ...run.env, ...all },
     cwd: run.inputs.stateDirectory,
-    limit: Math.min(120, timeLimit(run.inputs.flags).seconds),
+    // who ends a script does not want to wait for its last words
+    limit: Math.min(endingFailure() ? 15 : 120, timeLimit(run.inputs.flags).seconds),
   })
-  auditQuestion(text, ended.exitCode, ended.seconds)
-  const meanwhile = endingFailure()
-  if (meanwhile && !run.ending) throw await withState(meanwhile, text)
+  auditQuestion(text, usedVariables(text, all), ended)
+  await unlessEnded(text)
   return ended
 }
 

@@ -1,14 +1,16 @@
+import { execFile } from 'node:child_process'
 import { accessSync, constants, readFileSync, readdirSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
+import { promisify } from 'node:util'
 import { audit, auditHead, openAudit, sha256 } from './audit.ts'
 import { ROOT } from './checked-files.ts'
-import { EXIT, Failure, type FailureDetails } from './failure.ts'
+import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { type FlagName } from './flags.ts'
 import { readInputs, type Inputs } from './inputs.ts'
 import { print, redact } from './output.ts'
-import { watchSignals } from './processes.ts'
+import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from './processes.ts'
 import { quote } from './shell.ts'
 
 /** What is true of this run; the same for the started script and for the phases that it imports. */
@@ -26,8 +28,8 @@ interface Run {
   depth: number
   /** where the present step stands in the manual */
   stepLines: string
-  /** a failure is being described: questions may be asked although a signal came */
-  ending: boolean
+  /** settled when the hashes of the tools are in the audit: before that no command is run */
+  toolsRecorded?: Promise<void>
   /** how many commands were run: as long as it is none, nothing was changed */
   commandsRun: number
   /** when it was started, in milliseconds */
@@ -91,7 +93,6 @@ export async function start(
     locks: [],
     depth: 1,
     stepLines: '',
-    ending: false,
     commandsRun: 0,
     startedAt: Date.now(),
     made: new Set(),
@@ -107,6 +108,8 @@ export async function start(
  */
 export async function finish() {
   const run = thisRun()
+  await run.toolsRecorded
+  await unlessEndedWhileIdle()
   if (run.depth === 1 && !run.dryRun) {
     const { script, module, stateDirectory } = run.inputs
     const path = join(stateDirectory, 'last-success.json')
@@ -243,6 +246,14 @@ function begin(run: Run, tools: string[]) {
       },
     )
   }
+  if (isOrphanOfNpx()) {
+    throw new Failure(
+      128 + 1,
+      'ended: the npx that started this script is gone',
+      '启动本脚本的 npx 已退出，脚本随之终止',
+      { state: UNCHANGED, next: ['run the same command again', '请重新执行同一命令'] },
+    )
+  }
   process.umask(0o077)
   const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
   writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
@@ -256,16 +267,28 @@ function begin(run: Run, tools: string[]) {
     who: whoRuns(),
     host: hostname(),
     files: filesThatRun(inputs),
-    tools: Object.fromEntries(
-      tools.map((tool) => [tool, sha256(readFileSync(onPath(tool, env['PATH']!)!))]),
-    ),
   })
+  // they are large; meanwhile the first questions are asked
+  run.toolsRecorded = recordTools(tools.map((tool) => onPath(tool, env['PATH']!)!))
+  // a failure shows where it is awaited
+  run.toolsRecorded.catch(() => {})
   watchSignals((failure) =>
     run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),
   )
   print(
     `${script} --module ${module.name} --via ${flags.via} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
   )
+}
+
+/** Records the sha256 of the tools that this run uses. @throws Failure 73 · 70 */
+async function recordTools(paths: string[]) {
+  const { stdout } = await promisify(execFile)('sha256sum', paths)
+  const lines = stdout.trimEnd().split('\n')
+  // hash, two characters, path
+  audit({
+    event: 'tools',
+    sha256: Object.fromEntries(lines.map((line) => [line.slice(66), line.slice(0, 64)])),
+  })
 }
 
 /** Where the program stands that the shell would run. */

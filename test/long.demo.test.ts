@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { cpSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { loadLab } from './lab/lab.ts'
@@ -51,7 +51,7 @@ test('npm run demo upgrades mspider with the literal command, after it was kille
   const first = await npm('demo')
   expect(first.exitCode, first.output).toBe(0)
   hasShown(first, 'npx zx scripts/upgrade.mts --module mspider')
-  expect(existsSync(join(copy, 'state'))).toBe(false)
+  expect(readdirSync(join(copy, 'state'))).toHaveLength(1)
 
   // the line that it prints, as it stands
   const { directory } = loadLab(id)!
@@ -62,15 +62,21 @@ test('npm run demo upgrades mspider with the literal command, after it was kille
   expect(again.stdout).toContain('nothing to do')
 
   // somebody's own site file is not touched
-  rmSync(join(copy, 'site.yaml'))
-  writeFileSync(join(copy, 'site.yaml'), 'name: mine\n')
+  cpSync(join(copy, 'site.example.yaml'), join(copy, 'site.yaml'))
+  const mine = readFileSync(join(copy, 'site.yaml'), 'utf8')
   const second = await npm('demo')
   expect(second.exitCode, second.output).toBe(0)
   expect(second.stdout).toContain('It runs already')
   hasShown(second, `npx zx scripts/upgrade.mts --module mspider --site ${directory}/site.yaml`)
-  expect(readFileSync(join(copy, 'site.yaml'), 'utf8')).toBe('name: mine\n')
+  expect(readFileSync(join(copy, 'site.yaml'), 'utf8')).toBe(mine)
+
+  rmSync(join(copy, 'site.yaml'))
+  const third = await npm('demo')
+  expect(third.exitCode, third.output).toBe(0)
+  hasShown(third, 'npx zx scripts/upgrade.mts --module mspider')
 
   const down = await npm('lab', 'down')
   expect(down.stdout).toContain(`lab ${id} is stopped`)
   expect(readdirSync(join(directory, '..'))).not.toContain(id)
+  expect(existsSync(join(copy, 'site.yaml'))).toBe(false)
 })

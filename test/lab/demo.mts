@@ -11,7 +11,7 @@ import { argv } from 'zx'
 import { registryKeys, shellIn } from './by-hand.ts'
 import { loadLab, startLab, type Lab } from './lab.ts'
 import { ending, endOnSignals } from './processes.ts'
-import { howToUse, linkSite } from './usage.ts'
+import { howToUse, writeSite } from './usage.ts'
 
 const id = String(argv._[0] ?? 'demo')
 const module = 'mspider'
@@ -41,7 +41,7 @@ async function demo() {
   const before = await look(lab)
   say(`\nmspider ${lab.modules[module]!.old.version} is installed · 旧版本已安装 (${seconds()})`)
 
-  const site = linkSite(root, lab) ? [] : ['--site', lab.site]
+  const site = writeSite(root, lab) ? [] : ['--site', lab.site]
   if (site.length > 0)
     say('site.yaml is yours and stays as it is: the lab has a site file of its own.')
   const command = ['npx', 'zx', 'scripts/upgrade.mts', '--module', module, ...site]
@@ -55,14 +55,17 @@ async function demo() {
     say(`  ${part}`)
     for (const line of difference(before[part], after[part])) say(`    ${line}`)
   }
-  say(`  records: ${lab.directory}/state/lab/${module}/ (bak.yaml, backups, audit.jsonl)`)
+  const place = site.length > 0 ? `${lab.directory}/state` : 'state'
+  say(`  its records · 记录: ${place}/*/${module}/ (bak.yaml, backups, audit.jsonl)`)
   say(`\nall of it took · 总用时 ${seconds()}`)
-  say(howToUse(lab))
+  say(howToUse(lab, command.join(' ')))
 }
+
+const shell = (lab: Lab) => shellIn(lab, `${lab.directory}/demo`)({ signal: ending.signal })
 
 /** mspider as it was before: its old version, with a value that its user had set. */
 async function installOld(lab: Lab) {
-  const sh = shellIn(lab, `${lab.directory}/demo`)
+  const sh = shell(lab)
   const { originalPackage } = lab.modules[module]!.old
   const place = `${lab.registry.host}/release.daocloud.io/${module}`
   const set = [...registryKeys(module).map((key) => `${key}=${place}`), 'replicaCount=2']
@@ -72,7 +75,7 @@ async function installOld(lab: Lab) {
 
 /** The release, what its pods run, and its values; each a list of lines. */
 async function look(lab: Lab) {
-  const sh = shellIn(lab, `${lab.directory}/demo`)
+  const sh = shell(lab)
   const { stdout: list } = await sh`helm list -n ${namespace} -o json`
   const [{ revision, chart }] = JSON.parse(list)
   const { stdout: pods } =

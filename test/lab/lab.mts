@@ -16,7 +16,7 @@ import { check } from './check.ts'
 import { loadLab, startLab, stopLab } from './lab.ts'
 import { endOnSignals } from './processes.ts'
 import { buildTools } from './tools.ts'
-import { howToUse, unlinkSite } from './usage.ts'
+import { howToUse, removeSite } from './usage.ts'
 
 const [word = 'up', id = 'dev'] = argv._.map(String)
 const lab = loadLab(id)
@@ -36,8 +36,8 @@ if (word === 'up') {
   await check(lab)
 } else if (word === 'down') {
   // also removes what is left of one that was killed
-  if (lab) unlinkSite(root, lab)
   await stopLab({ id })
+  removeSite(root)
   console.log(lab ? `lab ${id} is stopped` : `lab ${id} was not running`)
 } else {
   console.error(`up, build, status, check or down, not ${word}`)

@@ -127,9 +127,11 @@ export const toolsAreBuilt = (): boolean => missingPackages().length === 0 && to
 export async function buildTools(): Promise<void> {
   const toBuild = () => tools.filter((tool) => !isBuilt(tool))
   checkRequirements({ cache, isToBuild: toBuild().length > 0, packages: missingPackages() })
-  if (toolsAreBuilt()) return
+  if (toolsAreBuilt() && !policyIsOurs()) return
   mkdirSync(`${cache}/tools`, { recursive: true })
   await alone(`${cache}/tools/lock`, async () => {
+    // what an installation that was killed left behind
+    if (policyIsOurs()) rmSync(policy)
     await installPackages()
     // what a build that was killed left behind
     for (const name of readdirSync(`${cache}/tools`)) {
@@ -173,7 +175,8 @@ async function installPackages(): Promise<void> {
       // what an installation that was killed left half done
       await run('dpkg', ['--configure', '-a'], { env })
       await run('apt-get', ['update', '-qq'], { env })
-      const args = ['install', '-y', '-qq', '--no-install-recommends', ...missing]
+      const wait = '-oDPkg::Lock::Timeout=120'
+      const args = ['install', wait, '-y', '-qq', '--no-install-recommends', ...missing]
       await run('apt-get', args, { env, maxBuffer: 1 << 26 })
     })
   } catch (error) {
@@ -187,14 +190,14 @@ async function installPackages(): Promise<void> {
   say(`${Math.round((Date.now() - begun) / 1000)} s`)
 }
 
+const policy = '/usr/sbin/policy-rc.d'
+const policyText = '#!/bin/sh\n# of the lab of dce-upgrade, while it installs packages\nexit 101\n'
+const policyIsOurs = () => existsSync(policy) && readFileSync(policy, 'utf8') === policyText
+
 /** Debian starts the service of a package that it installs, unless this file says no. */
 async function withoutServices(install: () => Promise<void>): Promise<void> {
-  const policy = '/usr/sbin/policy-rc.d'
-  const text = '#!/bin/sh\n# of the lab of dce-upgrade, while it installs packages\nexit 101\n'
-  // an installation that was killed leaves ours behind
-  const isOurs = existsSync(policy) && readFileSync(policy, 'utf8') === text
-  if ((existsSync(policy) && !isOurs) || !existsSync(dirname(policy))) return install()
-  writeFileSync(policy, text, { mode: 0o755 })
+  if (existsSync(policy) || !existsSync(dirname(policy))) return install()
+  writeFileSync(policy, policyText, { mode: 0o755 })
   try {
     await install()
   } finally {

@@ -1,41 +1,51 @@
-import { lstatSync, readlinkSync, rmSync, symlinkSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { Lab } from './lab.ts'
 
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
+
+/** Its records in a checkout: state/lab-1f2e3d/, of this very lab and no other. */
+const siteName = (lab: Lab) => `lab-${sha256(lab.registry.password).slice(0, 6)}`
+
+const HEADER = '# written by npm run demo; npm run lab down removes it while it is unchanged: '
+
 /**
- * Makes site.yaml of a checkout a link to the lab's site file, so that scripts find it by themselves.
- * @returns whether it is one now; a site.yaml of somebody else is left alone
+ * Writes a site.yaml for the lab into a checkout, so that scripts find it by themselves.
+ * @returns whether it is there; a site.yaml of somebody else, or one that was changed, is left alone
  */
-export function linkSite(checkout: string, lab: Lab): boolean {
-  const path = `${checkout}/site.yaml`
-  const there = linkOf(path)
-  if (there === 'a file') return false
-  if (there && !isOfALab(there, lab)) return false
-  rmSync(path, { force: true })
-  symlinkSync(lab.site, path)
-  return true
-}
-
-/** Takes the link away again. */
-export function unlinkSite(checkout: string, lab: Lab): void {
-  const path = `${checkout}/site.yaml`
-  if (linkOf(path) === lab.site) rmSync(path)
-}
-
-/** Where a link leads; undefined where there is nothing. */
-function linkOf(path: string): string | undefined {
+export function writeSite(checkout: string, lab: Lab): boolean {
+  removeSite(checkout)
+  const text = readFileSync(lab.site, 'utf8').replace(/^name: .*$/m, `name: ${siteName(lab)}`)
+  const whole = `${HEADER}${sha256(text)}\n${text}`
   try {
-    return lstatSync(path).isSymbolicLink() ? readlinkSync(path) : 'a file'
+    writeFileSync(`${checkout}/site.yaml`, whole, { flag: 'wx', mode: 0o600 })
+    return true
   } catch {
-    return undefined
+    return false
   }
 }
 
-/** Another lab's, running or gone: all labs stand in one directory. */
-const isOfALab = (target: string, lab: Lab) =>
-  target.startsWith(lab.directory.slice(0, -lab.id.length)) && target.endsWith('/site.yaml')
+/** Removes the site.yaml that a demo wrote, and the records of its lab, where nobody has changed it. */
+export function removeSite(checkout: string): void {
+  const path = `${checkout}/site.yaml`
+  let whole = ''
+  try {
+    whole = readFileSync(path, 'utf8')
+  } catch {
+    return
+  }
+  const text = whole.slice(whole.indexOf('\n') + 1)
+  if (whole !== `${HEADER}${sha256(text)}\n${text}`) return
+  const [, name] = /^name: (lab-[0-9a-f]{6})$/m.exec(whole) ?? []
+  if (name) rmSync(`${checkout}/state/${name}`, { recursive: true, force: true })
+  rmSync(path)
+}
 
 /** What one needs to know to use a lab by hand. */
-export function howToUse(lab: Lab): string {
+export function howToUse(
+  lab: Lab,
+  command = `npx zx scripts/upgrade.mts --module mspider --site ${lab.site}`,
+): string {
   const { id, directory, helms, registry, vendorRegistry, chartRepository, nodes } = lab
   const ssh = nodes.map(
     (node) =>
@@ -57,7 +67,7 @@ ${ssh.join('\n')}
 To look around, take its tools, cluster and passwords into this terminal · 在当前终端中使用它：
   . ${directory}/env
   kubectl get pods -A
-  npx zx scripts/upgrade.mts --module mspider --site ${lab.site}
+  ${command}
 
 To stop it · 停止：
   npm run lab down ${id}`
