@@ -76,12 +76,22 @@ export async function interrupt(
 ): Promise<Result> {
   const mark = `INTERRUPTED_RUN=${randomUUID()}`
   const { NODE_OPTIONS: _, ...env } = scriptEnv({ ...lab.env, INTERRUPTED_RUN: mark.split('=')[1] })
+  const kill = (pid: number | undefined, signal: NodeJS.Signals) => {
+    try {
+      if (pid) process.kill(pid, signal)
+    } catch {
+      // it has ended by itself in this very moment
+    }
+  }
   const npx = spawn('npx', ['zx', `scripts/${script}.mts`, ...args], {
     cwd: ROOT,
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  onTestFinished(() => processesOf(mark).forEach(({ pid }) => process.kill(pid, 'SIGKILL')))
+  onTestFinished(async () => {
+    processesOf(mark).forEach(({ pid }) => kill(pid, 'SIGKILL'))
+    await startProcess(lab, 'apiserver')
+  })
   const result: Result = { exitCode: null, stdout: '', stderr: '', output: '' }
   npx.stdout.on('data', (data) => ((result.stdout += data), (result.output += data)))
   npx.stderr.on('data', (data) => ((result.stderr += data), (result.output += data)))
@@ -103,14 +113,6 @@ export async function interrupt(
       await sleep(5)
     }
   }
-  const kill = (pid: number | undefined, signal: NodeJS.Signals) => {
-    try {
-      if (pid) process.kill(pid, signal)
-    } catch {
-      // it has ended by itself in this very moment
-    }
-  }
-
   const scriptPid = await waitFor(scriptIsThere)
   await Promise.race([sleep(moment * duration * 1000), over])
   if (kind === 'TERM to npx') kill(npx.pid, 'SIGTERM')
@@ -135,7 +137,8 @@ export async function interrupt(
   await over
   if (kind === 'the API server stopped') {
     await startProcess(lab, 'apiserver')
-    await vi.waitFor(() => byHand('kubectl', 'get', 'namespace', 'default'), { timeout: 30_000 })
+    const ready = ['wait', '--for=condition=Ready', 'node', '--all', '--timeout=60s']
+    await vi.waitFor(() => byHand('kubectl', ...ready), { timeout: 120_000 })
   }
   return result
 }
