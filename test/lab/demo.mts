@@ -61,7 +61,9 @@ async function demo() {
   say(howToUse(lab, command.join(' ')))
 }
 
-const shell = (lab: Lab) => shellIn(lab, `${lab.directory}/demo`)({ signal: ending.signal })
+function shell(lab: Lab) {
+  return shellIn(lab, `${lab.directory}/demo`)({ signal: ending.signal })
+}
 
 /** mspider as it was before: its old version, with a value that its user had set. */
 async function installOld(lab: Lab) {
