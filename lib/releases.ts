@@ -6,7 +6,7 @@ import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { crdsToRestore } from './crds.ts'
 import { writeWhole } from './files.ts'
 import { type Release } from './inputs.ts'
-import { type KubernetesObject } from './kubernetes.ts'
+import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import {
   ask,
   check,
@@ -59,9 +59,48 @@ export function chartVersion({ chart }: Release, revision: Revision): string {
   return revision.chart.slice(chart.length + 1)
 }
 
-/** The command that brings a release back to a revision, for any terminal of this machine. */
-function rollback({ release, namespace }: Release, revision: number): string {
-  return `helm rollback ${release} ${revision} -n ${namespace} ${ofThisCluster('--kube-context')}`
+/**
+ * The command that brings a release back to a revision, for any terminal of this machine. Jobs that
+ * stand in its way are deleted first.
+ */
+async function rollback(release: Release, revision: number, last?: Revision): Promise<string> {
+  const { release: name, namespace } = release
+  const jobs = last ? await jobsInTheWay(release, revision, last) : []
+  return [
+    ...jobs.map(deleteJob),
+    `helm rollback ${name} ${revision} -n ${namespace} ${ofThisCluster('--kube-context')}`,
+  ].join(' && \\\n')
+}
+
+/**
+ * Jobs of a revision that are still there, and that the last revision does not know: helm was ended
+ * between creating the new one's objects and deleting the old one's. A rollback would take the live Job
+ * for its baseline, and change what can't be changed (helm 3.22 pkg/kube/client.go, update).
+ */
+async function jobsInTheWay(
+  { release, namespace }: Release,
+  revision: number,
+  last: Revision,
+): Promise<KubernetesObject[]> {
+  const jobsOf = async (revision: number) => {
+    const question = `helm get manifest ${release} -n ${namespace} --revision ${revision}`
+    const { stdout } = await ask(question)
+    return objectsIn(stdout)
+      .filter(({ kind }) => kind === 'Job')
+      .map((job) => inNamespace(job, namespace))
+  }
+  const isThere = async (job: KubernetesObject) => {
+    const { stdout } = await ask(
+      `kubectl get job ${job.metadata.name} -n ${job.metadata.namespace} --ignore-not-found -o name`,
+    )
+    return stdout !== ''
+  }
+  const jobs = await jobsOf(revision)
+  const known = jobs.length > 0 ? (await jobsOf(last.revision)).map(nameOf) : []
+  const unknown = jobs.filter((job) => !known.includes(nameOf(job)))
+  const found: KubernetesObject[] = []
+  for (const job of unknown) if (await isThere(job)) found.push(job)
+  return found
 }
 
 /** The revision to go back to: the newest before this run that was deployed and came up. */
@@ -93,14 +132,17 @@ export function deletePod({ metadata }: KubernetesObject): string {
   return `kubectl delete pod ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
 }
 
+/** The command that deletes a Job, for any terminal of this machine. */
+function deleteJob({ metadata }: Pick<KubernetesObject, 'metadata'>): string {
+  return `kubectl delete job ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
+}
+
 /** The commands that delete the Jobs which helm could not change: a Job's pod template is immutable. */
 function deleteImmutableJobs({ namespace }: Release, description = ''): string[] {
   const jobs = /field is immutable/.test(description)
     ? [...description.matchAll(/Job\.batch "([^"]+)" is invalid/g)].map(([, name]) => name!)
     : []
-  return [...new Set(jobs)].map(
-    (job) => `kubectl delete job ${job} -n ${namespace} ${ofThisCluster('--context')}`,
-  )
+  return [...new Set(jobs)].map((name) => deleteJob({ metadata: { name, namespace } }))
 }
 
 function ofThisCluster(contextFlag: string): string {
@@ -142,7 +184,7 @@ export async function checkReleases() {
         status: state.last?.status,
         chart: state.deployed?.chart,
       })
-      refusePending(release, state)
+      await refusePending(release, state)
       refuseOtherChart(release, state)
       if (flags.install) refuseExisting(release, state)
       else if (!state.deployed) throw await notThere(release, state)
@@ -160,9 +202,9 @@ export async function checkReleases() {
     )
 }
 
-function refusePending(release: Release, { last, deployed }: ReleaseState) {
+async function refusePending(release: Release, { last, deployed }: ReleaseState) {
   if (!last || !/^(pending-|uninstalling)/.test(last.status)) return
-  const cure = deployed ? rollback(release, deployed.revision) : undefined
+  const cure = deployed ? await rollback(release, deployed.revision, last) : undefined
   const { release: name, namespace } = release
   throw new Failure(
     EXIT.tryLater,
@@ -268,7 +310,7 @@ export async function describeReleases(
     ])
     const hooks = now.last?.status === 'failed' ? await hookReasons(release) : ''
     if (hooks) state.push([hooks, ''])
-    if (target) next.push(rollback(release, target))
+    if (target) next.push(await rollback(release, target, now.last))
     jobs.push(...deleteImmutableJobs(release, now.last?.description))
   }
   if (next.length > 0) next.push(...afterRollback)

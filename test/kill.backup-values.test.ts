@@ -1,42 +1,51 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import {
   chainHolds,
   filesIn,
+  hitTheChange,
   interrupt,
   isKept,
   nothingIsLeft,
   randomInterruptions,
   runAgain,
+  undisturbed,
+  type Undisturbed,
 } from './interruptions.ts'
-import { installOld, lastingSite, releaseOf, runInLab } from './lab-site.ts'
+import { installOld, lastingSite, releaseOf } from './lab-site.ts'
 
 const module = 'spidernet'
 const { site, state } = lastingSite()
-const args = ['--module', module, '--site', site, '--timeout', '60s']
+const args = ['--module', module, '--site', site]
 const backups = join(state, module, 'backups', module)
-let duration: number
+let usual: Undisturbed
+const audited = { state, module }
 let values: unknown
 
 beforeAll(async () => {
   // so many that they are not written at once
   const many = Array.from({ length: 1000 }, (_, index) => [`key${index}`, `${index} `.repeat(40)])
   await installOld(module, { replicaCount: 2, extra: Object.fromEntries(many) })
-  const begun = Date.now()
-  const result = await runInLab('backup-values', args)
-  expect(result.exitCode, result.output).toBe(0)
-  duration = (Date.now() - begun) / 1000
+  usual = await undisturbed('backup-values', args, audited, /^helm get values spidernet /)
   values = parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))
   expect(values).toMatchObject({ extra: { key999: '999 '.repeat(40) } })
 })
 
+afterAll(() => hitTheChange())
+
 test.each(randomInterruptions())(
-  'a backup that is interrupted (%s: %s, at %f) is whole or not there, and the next run ends well',
-  async (_, kind, moment) => {
+  'a backup that is interrupted (%s) is whole or not there, and the next run ends well',
+  async (_, interruption) => {
     const before = filesIn(backups)
-    const run = await interrupt('backup-values', args, kind, moment, duration)
+    const run = await interrupt(
+      'backup-values',
+      [...args, '--timeout', '30s'],
+      interruption,
+      usual,
+      audited,
+    )
     const after = filesIn(backups)
     isKept(before, after)
     for (const [name, text] of Object.entries(after)) {

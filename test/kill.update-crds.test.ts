@@ -1,30 +1,26 @@
 import { join } from 'node:path'
-import { beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
 import {
   chainHolds,
   filesIn,
+  hitTheChange,
   interrupt,
   isKept,
   nothingIsLeft,
   randomInterruptions,
   runAgain,
+  undisturbed,
+  type Undisturbed,
 } from './interruptions.ts'
-import {
-  byHand,
-  installOld,
-  kubectlJson,
-  lab,
-  lastingSite,
-  releaseOf,
-  runInLab,
-} from './lab-site.ts'
+import { byHand, installOld, kubectlJson, lab, lastingSite, releaseOf } from './lab-site.ts'
 
 const module = 'kairship'
 const { site, state } = lastingSite()
-const args = ['--module', module, '--site', site, '--timeout', '60s']
+const args = ['--module', module, '--site', site]
 const saved = join(state, module, 'crds')
-let duration: number
+let usual: Undisturbed
+const audited = { state, module }
 
 /** The CRDs of the module: name, and what decides how they work. */
 async function crds(): Promise<Record<string, string>> {
@@ -50,21 +46,26 @@ let newCrds: Record<string, string>
 beforeAll(async () => {
   await installOld(module)
   oldCrds = await crds()
-  const begun = Date.now()
-  const result = await runInLab('update-crds', args)
-  expect(result.exitCode, result.output).toBe(0)
-  duration = (Date.now() - begun) / 1000
+  usual = await undisturbed('update-crds', args, audited, /^kubectl apply (?![^]*--dry-run)/)
   newCrds = await crds()
   expect(Object.keys(newCrds)).toHaveLength(3)
 })
 
+afterAll(() => hitTheChange())
+
 test.each(randomInterruptions())(
-  'an update of CRDs that is interrupted (%s: %s, at %f) leaves each CRD old or new and every saved one whole, and the next run ends well',
-  async (_, kind, moment) => {
+  'an update of CRDs that is interrupted (%s) leaves each CRD old or new and every saved one whole, and the next run ends well',
+  async (_, interruption) => {
     await backToOld()
     expect(await crds()).toEqual(oldCrds)
     const before = filesIn(saved)
-    const run = await interrupt('update-crds', args, kind, moment, duration)
+    const run = await interrupt(
+      'update-crds',
+      [...args, '--timeout', '30s'],
+      interruption,
+      usual,
+      audited,
+    )
     const after = filesIn(saved)
     isKept(before, after)
     for (const [name, spec] of Object.entries(await crds())) {

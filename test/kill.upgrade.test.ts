@@ -1,15 +1,18 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import {
   chainHolds,
   filesIn,
+  hitTheChange,
   interrupt,
   isKept,
   nothingIsLeft,
   randomInterruptions,
   runAgain,
+  undisturbed,
+  type Undisturbed,
 } from './interruptions.ts'
 import {
   byHand,
@@ -25,9 +28,10 @@ import {
 const module = 'mspider'
 const { old, new: next } = lab.modules[module]!
 const { site, state } = lastingSite()
-const args = ['--module', module, '--site', site, '--timeout', '60s']
+const args = ['--module', module, '--site', site]
 const backups = join(state, module, 'backups', module)
-let duration: number
+let usual: Undisturbed
+const audited = { state, module }
 
 beforeAll(async () => {
   await installOld(module)
@@ -35,10 +39,7 @@ beforeAll(async () => {
   const cold = await runInLab('upgrade', args)
   expect(cold.exitCode, cold.output).toBe(0)
   await backToOld()
-  const begun = Date.now()
-  const result = await runInLab('upgrade', args)
-  expect(result.exitCode, result.output).toBe(0)
-  duration = (Date.now() - begun) / 1000
+  usual = await undisturbed('upgrade', args, audited, /^helm upgrade mspider /)
 })
 
 /** Back to the old version, as somebody would do it who wants to see the upgrade again. */
@@ -47,12 +48,20 @@ async function backToOld() {
   await byHand('helm', 'upgrade', module, old.originalPackage, ...where, '--reuse-values')
 }
 
+afterAll(() => hitTheChange({ cures: 1 }))
+
 test.each(randomInterruptions())(
-  'an upgrade that is interrupted (%s: %s, at %f) leaves whole backups, and the next run ends well',
-  async (_, kind, moment) => {
+  'an upgrade that is interrupted (%s) leaves whole backups, and the next run ends well',
+  async (_, interruption) => {
     await backToOld()
     const before = filesIn(backups)
-    const run = await interrupt('upgrade', args, kind, moment, duration)
+    const run = await interrupt(
+      'upgrade',
+      [...args, '--timeout', '30s'],
+      interruption,
+      usual,
+      audited,
+    )
     const after = filesIn(backups)
     isKept(before, after)
     for (const [name, text] of Object.entries(after)) {
