@@ -47,13 +47,13 @@ function requireLogin() {
   if (missing.length === 0) return
   throw new Failure(
     EXIT.configuration,
-    `the site file says that the chart repository asks for a login, but ${missing.join(' and ')} is not set`,
+    `the site file says that the chart repository asks for a login, but not set: ${missing.join(', ')}`,
     `站点配置要求 chart 仓库登录，但未设置环境变量 ${missing.join('、')}`,
     {
       state: UNCHANGED,
       next: [
         'export it; a cron job can source a file of mode 0600 first, systemd has EnvironmentFile=',
-        '请 export 该变量；定时任务可先 source 一个权限为 0600 的文件，systemd 可用 EnvironmentFile=',
+        '请设置并 export；定时任务可先 source 一个权限为 0600 的文件，systemd 可用 EnvironmentFile=',
       ],
     },
   )

@@ -70,6 +70,9 @@ function sentence({
     const hint = /[{}\s]/.test(String(data)) ? ' ({ } and blanks are not allowed)' : ''
     return `${where}${JSON.stringify(data)} does not look right${hint}: ${parentSchema?.['description'] ?? message}`
   }
+  if (keyword === 'type' && typeof data === 'object' && params['type'] === 'string') {
+    return `${where}must be a text; { } is read as an empty value: is it a placeholder of the manual? Put in the value of your site`
+  }
   if (keyword === 'false schema') return `${where}does not belong here`
   return where + message
 }

@@ -3,8 +3,9 @@ import { dirname, join } from 'node:path'
 import { audit } from './audit.ts'
 import { writeWhole } from './files.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
+import { type KubernetesObject } from './kubernetes.ts'
 import { lock } from './locks.ts'
-import { answer, ask, check } from './run.ts'
+import { answer, ask, check, report } from './run.ts'
 import { firstTime, kubeconfigPath, thisRun } from './session.ts'
 import { quote } from './shell.ts'
 
@@ -37,7 +38,7 @@ export async function checkCluster() {
         throw wrong(
           `the current context is ${context || 'none'}; the site file says ${site.context}`,
           `当前 context 为 ${context || '空'}，而站点配置为 ${site.context}`,
-          `kubectl config use-context ${quote(site.context)} --kubeconfig ${quote(kubeconfig)}`,
+          await rightContext(kubeconfig, site.context),
         )
       }
       const request = '--request-timeout=20s'
@@ -56,6 +57,10 @@ export async function checkCluster() {
         )
       }
       if (!known) {
+        report(
+          `  the first run for the site ${site.name}: its cluster is recorded from now on in ${path}\n` +
+            `  站点 ${site.name} 的首次运行：自此记录其集群`,
+        )
         writeWhole(
           path,
           JSON.stringify({ uid: cluster.uid, context, since: new Date().toISOString() }) + '\n',
@@ -74,6 +79,18 @@ export async function checkCluster() {
       variables['kubeVersion'] = cluster.version
     },
   )
+}
+
+/** What to do where the current context is not the site's. */
+async function rightContext(kubeconfig: string, context: string): Promise<string> {
+  const file = quote(kubeconfig)
+  const { stdout } = await ask(`kubectl config get-contexts -o name --kubeconfig ${file}`)
+  const known = stdout.split('\n').filter(Boolean)
+  if (!known.includes(context))
+    return `# ${kubeconfig} has no context ${context}; it has: ${known.join(', ')}. Correct the site file`
+  return `# which cluster is meant? If the site file is right:
+kubectl config use-context ${quote(context)} --kubeconfig ${file}
+# if the terminal is right: name the file of that site with --site`
 }
 
 /**
@@ -95,6 +112,22 @@ export async function lockReleases() {
       }
     },
   )
+}
+
+/** The flags that lead a command from any terminal of this machine to this cluster. */
+export function ofThisCluster(contextFlag: '--context' | '--kube-context'): string {
+  const { site, sitePath } = thisRun().inputs
+  const kubeconfig = kubeconfigPath(site.kubeconfig, sitePath)
+  return `--kubeconfig ${quote(kubeconfig)} ${contextFlag} ${quote(site.context)}`
+}
+
+/** The command that deletes an object, for any terminal of this machine. */
+export function deleteCommand({
+  kind,
+  metadata,
+}: Pick<KubernetesObject, 'kind' | 'metadata'>): string {
+  const { name, namespace } = metadata
+  return `kubectl delete ${kind.toLowerCase()} ${name} -n ${namespace} ${ofThisCluster('--context')}`
 }
 
 function wrong(en: string, zh: string, cure?: string): Failure {

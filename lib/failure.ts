@@ -31,7 +31,7 @@ export const EXIT_MEANINGS: [string, string, string][] = [
     '集群、仓库或守护进程无法访问，可稍后重试',
   ],
   ['70', 'a defect of these scripts', '脚本自身的缺陷'],
-  ['73', 'cannot write (disk full, audit not writable)', '无法写入（磁盘已满、审计不可写）'],
+  ['73', 'cannot write (disk full, audit not writable)', '无法写入（磁盘已满、审计日志不可写）'],
   [
     '75',
     'locked, or a release is pending: try later',
@@ -89,11 +89,12 @@ export class Failure extends Error {
 
   [inspect.custom](): string {
     const { command, said, state, next } = this.details
+    const title = this.exitCode > 128 ? 'INTERRUPTED · 已中断' : 'FAILED · 失败'
     const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ')
     const part = (name: string, text?: string) =>
       text?.trim() ? `\n${name}\n${indented(text)}` : ''
     return (
-      part(`FAILED · 失败 (exit ${this.exitCode})`, `${this.en}\n${this.zh}`) +
+      part(`${title} (exit ${this.exitCode})`, `${this.en}\n${this.zh}`) +
       part('step · 步骤', this.step) +
       part('command · 命令', command) +
       part('it said · 工具输出', said) +
@@ -104,7 +105,9 @@ export class Failure extends Error {
   }
 }
 
-/** The last lines of a tool's output, enough to see why it failed. */
+/** The last lines of a tool's output, enough to see why it failed; a line of pages is cut in its middle. */
 export function tail(text: string, lines = 15): string {
-  return text.trim().split('\n').slice(-lines).join('\n')
+  const cut = (line: string) =>
+    line.length > 800 ? `${line.slice(0, 400)} … ${line.slice(-200)}` : line
+  return text.trim().split('\n').slice(-lines).map(cut).join('\n')
 }

@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs'
+import { existsSync, realpathSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { closest, distance } from 'fastest-levenshtein'
 import minimist from 'minimist'
@@ -65,13 +65,13 @@ const FLAGS = {
     value: 'DURATION',
     en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m)',
     zh: '每条命令以及等待工作负载就绪的时限：90s、10m、1h（默认 10m）',
-    example: '90s, 10m, 1h',
+    example: 'a number with s, m or h, such as 90s, 10m, 1h',
     form: /^[1-9][0-9]{0,5}(s|m|h)$/,
   },
   ticket: {
     value: 'TEXT',
     en: 'the change ticket, for the audit',
-    zh: '变更单号，记入审计',
+    zh: '变更单号，记入审计日志',
     form: /^[^\n{}]+$/,
   },
   site: {
@@ -134,21 +134,21 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
   const known = names.map((name) => `--${name}`)
   const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
   if (words.includes('--help') || words.includes('-h')) {
-    console.log(help(script, names))
+    console.log(help(scriptPath, names))
     process.exit(0)
   }
   const nearest = (word: string) => {
     const near = closest(word, known)
-    return distance(word, near) <= 4 ? near : undefined
+    return distance(word, near) <= Math.min(4, word.replace(/^-+/, '').length) ? near : undefined
   }
   const refuse = (word: string): never => {
     if (!word.startsWith('-')) {
       throw usage(
         script,
-        `"${word}" stands behind no flag.` +
+        `"${word}" belongs to no flag.` +
           (moduleNames().includes(word) ? ` Did you mean --module ${word}?` : ''),
         `无法识别的参数 “${word}”。` +
-          (moduleNames().includes(word) ? `是否想用 --module ${word}？` : ''),
+          (moduleNames().includes(word) ? `您是不是想输入 --module ${word}？` : ''),
       )
     }
     const flag = word.replace(/=.*/s, '')
@@ -156,7 +156,7 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     throw usage(
       script,
       `${flag} is not a flag of ${script}.` + (near ? ` Did you mean ${near}?` : ''),
-      `${script} 没有参数 ${flag}。` + (near ? `是否想用 ${near}？` : ''),
+      `${script} 没有参数 ${flag}。` + (near ? `您是不是想输入 ${near}？` : ''),
     )
   }
   for (const word of words) {
@@ -228,11 +228,15 @@ function placeholderHint(value: string): { en: string; zh: string } {
     : { en: '', zh: '' }
 }
 
-function help(script: string, names: FlagName[]): string {
+/** What the script says of itself in the remark that it begins with, and its flags. */
+function help(scriptPath: string, names: FlagName[]): string {
+  const script = basename(scriptPath).replace(/\.\w+$/, '')
+  const [remark] = /^(\/\/.*\n)*/.exec(readFileSync(scriptPath, 'utf8'))!
   const rows = names.map((name): [string, FlagMeaning] => [name, FLAGS[name]])
   const flag = ([name, { value }]: [string, FlagMeaning]) => `--${name}${value ? ' ' + value : ''}`
   const width = Math.max(...rows.map((row) => flag(row).length))
   return [
+    remark.replace(/^\/\/ ?/gm, ''),
     `npx zx scripts/${script}.mts --module NAME [flags]`,
     '',
     ...rows.flatMap((row) => [

@@ -102,6 +102,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
       rendered.set(release.release, manifest)
       const uses = imagesOf(objectsIn(manifest).filter((object) => !isTest(object)))
       for (const image of [...new Set(uses.map(({ image }) => image))].sort()) report(`  ${image}`)
+      await noteOtherRegistry(release, uses)
       audit({
         event: 'images',
         release: release.release,
@@ -147,6 +148,22 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
   )
 }
 
+/** Says so where the images come from another registry than those that are deployed. */
+async function noteOtherRegistry({ release, namespace }: Release, uses: ImageUse[]) {
+  const { deployed } = stateBefore({ release } as Release)
+  if (!deployed) return
+  const question = `helm get manifest ${release} -n ${namespace} --revision ${deployed.revision}`
+  const registries = (found: ImageUse[]) =>
+    [...new Set(found.map(({ image }) => image.split('/')[0]!))].sort().join(', ')
+  const now = registries(imagesOf(objectsIn(await answer(question))))
+  const wanted = registries(uses)
+  if (now === wanted) return
+  report(
+    `NOTE · 注意: the deployed images are in ${now}; those of this upgrade are in ${wanted}. Is containerRegistry right in the site file?\n` +
+      `  已部署的镜像位于 ${now}，本次升级的镜像位于 ${wanted}。请确认站点配置中的 containerRegistry 是否正确`,
+  )
+}
+
 /**
  * Is this upgrade there already: the same chart version, the registry keys, and the same objects as
  * those that are deployed? A value that differs between two renderings (a random password, a
@@ -186,7 +203,7 @@ export async function isDeployed(
   )
   if (done)
     report(
-      `  ${release.release} is deployed at this version with these values: nothing to do · 已是该版本与参数，无需升级`,
+      `  ${release.release} is deployed at this version with these values: nothing to do · 版本与参数均无变化，无需升级`,
     )
   return done ?? false
 }

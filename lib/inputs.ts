@@ -112,7 +112,8 @@ function readModule(name: string): { module: Module; modulePath: string } {
       EXIT.usage,
       `there is no module "${name}". Known: ${all.join(', ')}.` +
         (guess ? ` Did you mean ${near}?` : ''),
-      `没有模块 “${name}”。已知模块：${all.join('、')}。` + (guess ? `是否想用 ${near}？` : ''),
+      `没有模块 “${name}”。已知模块：${all.join('、')}。` +
+        (guess ? `您是不是想输入 ${near}？` : ''),
       {
         next: [
           'A module is added with a descriptor modules/NAME.json (see README.md)',

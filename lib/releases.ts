@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { closest } from 'fastest-levenshtein'
 import { audit } from './audit.ts'
+import { deleteCommand, ofThisCluster } from './cluster.ts'
 import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { crdsToRestore } from './crds.ts'
 import { writeWhole } from './files.ts'
@@ -17,8 +18,8 @@ import {
   placeholderFor,
   setVariable,
 } from './run.ts'
-import { firstTime, kubeconfigPath, thisRun } from './session.ts'
-import { quote } from './shell.ts'
+import { firstTime, thisRun } from './session.ts'
+import { endingFailure } from './processes.ts'
 import { hookReasons } from './standing.ts'
 
 /** A revision, as `helm history -o json` says it. */
@@ -50,8 +51,19 @@ async function history({ release, namespace }: Release): Promise<ReleaseState> {
   return {
     revisions,
     last: revisions.at(-1),
-    deployed: revisions.findLast(({ status }) => status === 'deployed'),
+    deployed: lastDeployed(revisions),
   }
+}
+
+/**
+ * The revision that is deployed; or that was until an upgrade that failed: a TERM at the very end of
+ * an upgrade makes helm mark the old revision superseded and the new one failed (helm 3.22
+ * pkg/action/upgrade.go: the upgrade and the signal's handler both write).
+ */
+function lastDeployed(revisions: Revision[]): Revision | undefined {
+  const newest = (wanted: string) => revisions.findLast(({ status }) => status === wanted)
+  const failed = revisions.at(-1)?.status === 'failed'
+  return newest('deployed') ?? (failed ? newest('superseded') : undefined)
 }
 
 /** The version in `mspider-0.20.1`. */
@@ -67,7 +79,7 @@ async function rollback(release: Release, revision: number, last?: Revision): Pr
   const { release: name, namespace } = release
   const jobs = last ? await jobsInTheWay(release, revision, last) : []
   return [
-    ...jobs.map(deleteJob),
+    ...jobs.map(deleteCommand),
     `helm rollback ${name} ${revision} -n ${namespace} ${ofThisCluster('--kube-context')}`,
   ].join(' && \\\n')
 }
@@ -127,28 +139,14 @@ export async function rememberNotUp(release: Release) {
   writeWhole(notUpPath(), JSON.stringify({ ...known, [release.release]: revisions }) + '\n')
 }
 
-/** The command that deletes a pod, for any terminal of this machine. */
-export function deletePod({ metadata }: KubernetesObject): string {
-  return `kubectl delete pod ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
-}
-
-/** The command that deletes a Job, for any terminal of this machine. */
-function deleteJob({ metadata }: Pick<KubernetesObject, 'metadata'>): string {
-  return `kubectl delete job ${metadata.name} -n ${metadata.namespace} ${ofThisCluster('--context')}`
-}
-
 /** The commands that delete the Jobs which helm could not change: a Job's pod template is immutable. */
 function deleteImmutableJobs({ namespace }: Release, description = ''): string[] {
   const jobs = /field is immutable/.test(description)
     ? [...description.matchAll(/Job\.batch "([^"]+)" is invalid/g)].map(([, name]) => name!)
     : []
-  return [...new Set(jobs)].map((name) => deleteJob({ metadata: { name, namespace } }))
-}
-
-function ofThisCluster(contextFlag: string): string {
-  const { site, sitePath } = thisRun().inputs
-  const kubeconfig = kubeconfigPath(site.kubeconfig, sitePath)
-  return `--kubeconfig ${quote(kubeconfig)} ${contextFlag} ${quote(site.context)}`
+  return [...new Set(jobs)].map((name) =>
+    deleteCommand({ kind: 'Job', metadata: { name, namespace } }),
+  )
 }
 
 /**
@@ -190,7 +188,7 @@ export async function checkReleases() {
       else if (!state.deployed) throw await notThere(release, state)
       else
         report(
-          `  ${release.release}: revision ${state.deployed.revision}, ${state.deployed.chart}, deployed ${state.deployed.updated}`,
+          `  ${release.release}: revision ${state.deployed.revision}, ${state.deployed.chart}, ${state.deployed.status} ${state.deployed.updated}`,
         )
     }
     onFailureDescribe(() => describeReleases(releases))
@@ -266,8 +264,8 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
       said: last?.description,
       state: UNCHANGED,
       next: [
-        `to install it: --install --values FILE; to see what there is: helm list -A`,
-        `如需安装：--install --values FILE；查看现有 release：helm list -A`,
+        `is it the right cluster? See what it has:\nhelm list -A ${ofThisCluster('--kube-context')}\nOnly if the module is to be installed in this cluster for the first time: upgrade with --install --values FILE`,
+        '请先用上面的命令确认集群是否正确；仅在确需首次安装该模块时，才使用 --install --values FILE',
       ],
     },
   )
@@ -306,7 +304,10 @@ export async function describeReleases(
       before.deployed && `before: revision ${before.deployed.revision}, ${before.deployed.chart}`
     state.push([
       `release ${name} is at revision ${now.last?.revision}, ${now.last?.chart}, ${now.last?.status} (${was ?? 'before: not installed'})`,
-      `release ${name} 现为 revision ${now.last?.revision}，${now.last?.chart}，${now.last?.status}`,
+      `release ${name} 现为 revision ${now.last?.revision}，${now.last?.chart}，${now.last?.status}` +
+        (before.deployed
+          ? `（此前：revision ${before.deployed.revision}，${before.deployed.chart}）`
+          : '（此前未安装）'),
     ])
     const hooks = now.last?.status === 'failed' ? await hookReasons(release) : ''
     if (hooks) state.push([hooks, ''])
@@ -314,12 +315,6 @@ export async function describeReleases(
     jobs.push(...deleteImmutableJobs(release, now.last?.description))
   }
   if (next.length > 0) next.push(...afterRollback)
-  if (jobs.length > 0) {
-    state.push([
-      `Jobs of the same name stand in the way; a Job can't be changed. To delete them: ${jobs.join('; ')}`,
-      '存在同名 Job，而 Job 不可修改。删除命令见上',
-    ])
-  }
   for (const command of crdsToRestore) {
     state.push([
       `the CRDs may have been updated; to bring the saved ones back: ${command}`,
@@ -328,13 +323,32 @@ export async function describeReleases(
   }
   return {
     state: [state.map(([en]) => en).join('\n'), state.map(([, zh]) => zh).join('\n')],
-    ...(next.length > 0 && {
-      next: [
-        `to go back:\n${next.join('\n')}\nor mend the cause and run the same command again`,
-        '回滚请执行上面的命令；或排除故障后重新执行同一命令',
-      ],
-    }),
+    ...(next.length > 0 && { next: whatNext(next, jobs) }),
   }
+}
+
+/**
+ * What to do after a failure in the midst of an upgrade.
+ * @param back the commands that lead back
+ * @param jobs the commands that delete the Jobs which stand in the way
+ */
+function whatNext(back: string[], jobs: string[]): [en: string, zh: string] {
+  if (endingFailure()) {
+    return [
+      `run the same command again: it goes on from here; or, to go back:\n${back.join('\n')}`,
+      '请重新执行同一命令，脚本会从当前状态继续；如需回滚，请执行上面的命令',
+    ]
+  }
+  if (jobs.length > 0) {
+    return [
+      `to go back:\n${back.join('\n')}\nor, if these values are meant, delete the Jobs that stand in the way (a Job can't be changed):\n${jobs.join('\n')}\nand run the same command again`,
+      '回滚请执行上面第一条命令；若参数无误，则用 kubectl delete job 删除同名 Job（Job 不可修改），再重新执行同一命令',
+    ]
+  }
+  return [
+    `to go back:\n${back.join('\n')}\nor mend the cause and run the same command again`,
+    '回滚请执行上面的命令；或排除故障后重新执行同一命令',
+  ]
 }
 
 /** The revision whose values are backed up: the last *deployed* one, not a failed one after it. */

@@ -22,7 +22,9 @@ export function step(name: StepName) {
   const { title, lines, differs } = heading(inputs.module, inputs.flags.via, name)
   printHeading(title, lines)
   if (dryRun)
-    differs.forEach(({ where, en, zh }) => print(`# differs from ${where}: ${en}\n# ${zh}`))
+    differs.forEach(({ where, en, zh }) =>
+      print(`# differs from ${where}: ${en}\n# 与 ${where} 不同：${zh}`),
+    )
 }
 
 /** A heading of ours, for what the manual does not have. */
@@ -154,11 +156,20 @@ export async function run(
         ? `the command did not end within ${limit.text} (--timeout)`
         : `the command failed with exit code ${exitCode}`,
       timedOut ? `命令未在 ${limit.text} 内结束（--timeout）` : `命令失败，退出码 ${exitCode}`,
-      { said: redact(tail(stderr || stdout)) },
+      { said: redact(tail(stderr || stdout)), ...(isLogin(code, text) && { next: LOGIN_AGAIN }) },
     ),
     text,
   )
 }
+
+/** Did the chart repository refuse the login? */
+const isLogin = (code: number, text: string) =>
+  code === EXIT.notAllowed && /\bhelm (repo|pull|show|search)\b/.test(text)
+
+const LOGIN_AGAIN: [en: string, zh: string] = [
+  'the chart repository refused CHART_REPO_USERNAME and CHART_REPO_PASSWORD; set them anew:\nexport CHART_REPO_USERNAME=…; read -rs CHART_REPO_PASSWORD && export CHART_REPO_PASSWORD',
+  'chart 仓库拒绝了该用户名或密码，请按上面的命令重新设置',
+]
 
 /** The shell variables of ours that a command uses, with their values: without them it can't be repeated. */
 function usedVariables(text: string, variables: Record<string, string>): Record<string, string> {

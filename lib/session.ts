@@ -118,7 +118,7 @@ export async function finish() {
     writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
     audit({ event: 'end', exitCode: 0 })
     print(
-      `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计链头: ${auditHead()})\n`,
+      `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计日志末条记录的哈希: ${auditHead()})\n`,
     )
   }
   run.depth--
@@ -208,7 +208,7 @@ function printHeader({ inputs }: Run) {
   print(`#!/usr/bin/env bash
 # ${script}: ${module.title.en} · ${module.title.zh} (${module.name}), via ${flags.via}
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 ${oci}mkdir -p ${directory}/.helm && cd ${directory}

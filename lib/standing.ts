@@ -1,3 +1,4 @@
+import { deleteCommand } from './cluster.ts'
 import { type Release } from './inputs.ts'
 import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { type Failure } from './failure.ts'
@@ -105,7 +106,20 @@ export function why(workload: KubernetesObject, cluster: KubernetesObject[]): st
   const pods = cluster.filter(
     (each) => each.kind === 'Pod' && owners.some((owner) => isOwnedBy(each, owner)),
   )
-  const reasons = pods.map((pod) => podReason(pod, cluster)).filter((reason) => reason !== '')
+  const { updateRevision } = object['status'] ?? {}
+  const reasons = pods
+    .map((pod) => ({ pod, reason: podReason(pod, cluster) }))
+    .filter(({ reason }) => reason !== '')
+    .map(({ pod, reason }) => {
+      // a StatefulSet waits for it before it makes the new one (kubernetes/kubernetes#67250)
+      const isOld =
+        object.kind === 'StatefulSet' &&
+        !pod.metadata['deletionTimestamp'] &&
+        pod.metadata.labels?.['controller-revision-hash'] !== updateRevision
+      return isOld
+        ? `${reason}\n      it is of an older revision and stands in the way of the new one; to delete it · 该 Pod 属于旧 revision，阻塞更新，可删除：\n      ${deleteCommand(pod)}`
+        : reason
+    })
   if (reasons.length === 0) {
     const failure = object['status']?.conditions?.find(
       (each: any) => each.type === 'ReplicaFailure' && each.status === 'True',

@@ -1,6 +1,7 @@
 import { audit } from './audit.ts'
+import { deleteCommand } from './cluster.ts'
 import { EXIT, Failure } from './failure.ts'
-import { deletePod, describeReleases, rememberNotUp } from './releases.ts'
+import { describeReleases, rememberNotUp } from './releases.ts'
 import { timeLimit } from './flags.ts'
 import { type Release } from './inputs.ts'
 import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
@@ -72,7 +73,7 @@ export async function waitForWorkloads(release: Release) {
             EXIT.commandFailed,
             `${waiting.length} of ${wanted.length} workloads of ${release.release} did not come up (time limit ${limit.text}):\n${reasons.join('\n')}`,
             `${release.release} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未就绪（时限 ${limit.text}），原因见上`,
-            await describeReleases(inputs.releases, stuckPods(wanted, objects).map(deletePod)),
+            await describeReleases(inputs.releases, stuckPods(wanted, objects).map(deleteCommand)),
           )
         }
         await pause(round < 10 ? 1 : 3)

@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { expect, onTestFinished, vi } from 'vitest'
-import { auditOf, byHand, lab, runInLab } from './lab-site.ts'
+import { auditOf, byHand, lab, printedCommands, runInLab } from './lab-site.ts'
 import { startProcess, stopProcess } from './lab/lab.ts'
 import { ROOT, scriptEnv, type Result } from './run-script.ts'
 
@@ -258,7 +258,7 @@ export async function runAgain(script: string, args: string[]) {
   const again = await runInLab(script, args)
   if (again.exitCode === 0) return
   expect(again.exitCode, again.output).toBe(75)
-  const cures = again.output.match(/^ +(kubectl delete job .* && \\\n +)*helm rollback .*/gm) ?? []
+  const cures = printedCommands(again.output)
   expect(cures, again.output).toHaveLength(1)
   await byHand('bash', '-c', cures[0]!)
   const interruption = seen.at(-1)

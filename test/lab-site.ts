@@ -103,6 +103,10 @@ export async function installOld(module: string, values: object = userValues) {
   )
 }
 
+/** The commands that a failure printed, a rollback with the deletions before it as one. */
+export const printedCommands = (output: string): string[] =>
+  output.match(/^ +((kubectl delete job .* && \\\n +)*helm rollback|kubectl delete pod) .*/gm) ?? []
+
 /** The release as helm knows it: revision, status, chart; undefined where there is none. */
 export async function releaseOf(module: string) {
   const { release, namespace } = names(module)

@@ -16,6 +16,7 @@ import {
   releaseOf,
   runInLab,
   userValues,
+  printedCommands,
 } from './lab-site.ts'
 
 const atPath = (values: any, path: string) =>
@@ -169,8 +170,7 @@ export function testFailedRollout(
 
 /** Runs the commands that the script printed, as they stand. */
 export async function oldPodsComeBack(module: string, output: string) {
-  const commands = output.match(/^ +(helm rollback|kubectl delete pod) .*/gm)!
-  for (const command of commands) await byHand('bash', '-c', command)
+  for (const command of printedCommands(output)) await byHand('bash', '-c', command)
   const { version } = lab.modules[module]!.old
   expect(await releaseOf(module)).toMatchObject({
     status: 'deployed',

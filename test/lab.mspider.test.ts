@@ -99,7 +99,7 @@ describe('refused before anything is changed', () => {
   })
 
   test('a chart repository that asks for a login, and no password in the environment: 78', async () => {
-    await isRefused(module, {}, [], 78, /CHART_REPO_PASSWORD is not set/, {
+    await isRefused(module, {}, [], 78, /but not set: CHART_REPO_PASSWORD/, {
       CHART_REPO_PASSWORD: '',
     })
   })

@@ -55,11 +55,13 @@ test('npm run demo upgrades mspider with the literal command, after it was kille
 
   // the line that it prints, as it stands
   const { directory } = loadLab(id)!
-  const look = `. ${directory}/env\nkubectl get pods -A\nnpx zx scripts/upgrade.mts --module mspider`
-  expect(first.stdout).toContain(`. ${directory}/env\n`)
+  const look = `. ${directory}/env\nkubectl get pods -A\n  npx zx scripts/upgrade.mts --module mspider --dry-run\n  npx zx scripts/backup-values.mts --module mspider\n`
+  expect(first.stdout).toContain(
+    `  . ${directory}/env\n  kubectl get pods -A\n  npx zx scripts/upgrade.mts --module mspider --dry-run\n  npx zx scripts/backup-values.mts --module mspider\n`,
+  )
   const again = await runProgram('bash', ['-c', `set -e\n${look}`], { cwd: copy, env })
   expect(again.exitCode, again.output).toBe(0)
-  expect(again.stdout).toContain('nothing to do')
+  expect(again.stdout).toMatch(/DONE · 完成 {2}backup-values/)
 
   // somebody's own site file is not touched
   cpSync(join(copy, 'site.example.yaml'), join(copy, 'site.yaml'))

@@ -1,5 +1,6 @@
 import { beforeAll } from 'vitest'
 import { createServer, type Server } from 'node:http'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { type AddressInfo } from 'node:net'
 import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,6 +14,7 @@ import {
   clusterState,
   installOld,
   isRefused,
+  kubectlJson,
   repository,
   lab,
   labSite,
@@ -20,6 +22,7 @@ import {
   releaseOf,
   remove,
   runInLab,
+  userValues,
 } from './lab-site.ts'
 import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
 import { runProgram, temporaryDirectory } from './run-script.ts'
@@ -227,6 +230,34 @@ describe('a release that is pending', () => {
   })
 })
 
+/** Changes the status of a revision in helm's own record: JSON, packed with gzip, as base64 in a secret. */
+async function setStatus(revision: number, status: string) {
+  const name = `sh.helm.release.v1.${module}.v${revision}`
+  const where = ['-n', `${module}-system`]
+  const { data } = await kubectlJson('get', 'secret', name, ...where)
+  const base64 = Buffer.from(data.release, 'base64').toString()
+  const record = JSON.parse(gunzipSync(Buffer.from(base64, 'base64')).toString())
+  record.info.status = status
+  const packed = gzipSync(JSON.stringify(record)).toString('base64')
+  const release = Buffer.from(packed).toString('base64')
+  const patch = JSON.stringify({ data: { release }, metadata: { labels: { status } } })
+  await byHand('kubectl', 'patch', 'secret', name, ...where, '-p', patch)
+}
+
+test('where helm was told to end while it finished, so that it calls the old revision superseded and the new one failed, the upgrade goes on', async () => {
+  await installOld(module)
+  const { site, state } = labSite()
+  const args = ['--module', module, '--site', site]
+  const package_ = lab.modules[module]!.old.originalPackage
+  await byHand('helm', 'upgrade', module, package_, '-n', `${module}-system`, '--reuse-values')
+  await setStatus(2, 'failed')
+  const result = await runInLab('upgrade', args)
+  expect(result.exitCode, result.output).toBe(0)
+  expect(result.stdout).toContain('export revision=1')
+  expect(parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))).toMatchObject(userValues)
+  expect(await releaseOf(module)).toMatchObject({ revision: '3', status: 'deployed' })
+})
+
 test('a backup where the cluster is not reachable: 69, and the earlier one stays the newest', async () => {
   await installOld(module)
   const { site, state } = labSite()
@@ -305,5 +336,22 @@ testFailedRollout(
   ({ store }) => (store.image.tag = 'v9.9.9'),
   /StatefulSet\/mspider-system\/mspider-store: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod mspider-store-0 /,
 )
+
+test('a StatefulSet’s pod of a failed upgrade that stands in the way of the next one is named with the command that deletes it', async () => {
+  await installOld(module)
+  const bad = await changedChart(module, ({ store }) => (store.image.tag = 'v9.9.9'))
+  const args = ['--module', module, '--site', labSite().site, '--timeout', '20s']
+  const first = await runInLab('upgrade', [...args, '--via', 'package', '--chart', bad])
+  expect(first.exitCode, first.output).toBe(1)
+
+  const second = await runInLab('upgrade', args)
+  expect(second.exitCode, second.output).toBe(1)
+  const cure =
+    /of an older revision and stands in the way[^\n]*\n +(kubectl delete pod mspider-store-0 .*)/
+  expect(second.stdout).toMatch(cure)
+  await byHand('bash', '-c', cure.exec(second.stdout)![1]!)
+  const third = await runInLab('upgrade', args)
+  expect(third.exitCode, third.output).toBe(0)
+})
 
 testUpgrade(module, 'package')

@@ -23,7 +23,7 @@ describe('wrong usage is refused with 64 and a sentence that helps', () => {
       ['--module', 'mspider', '--set', 'a=b'],
       /--set is not a flag of upgrade/,
     ],
-    ['a word behind no flag', ['--module', 'mspider', 'now'], /"now" stands behind no flag/],
+    ['a word behind no flag', ['--module', 'mspider', 'now'], /"now" belongs to no flag/],
     [
       'a flag without its value',
       ['--module', 'mspider', '--version'],
@@ -54,7 +54,7 @@ describe('wrong usage is refused with 64 and a sentence that helps', () => {
     [
       'a duration without a unit',
       ['--module', 'mspider', '--timeout', '90'],
-      /--timeout "90" must be 90s, 10m, 1h/,
+      /--timeout "90" must be a number with s, m or h, such as 90s, 10m, 1h/,
     ],
     [
       'more than a day, which no timer can count',

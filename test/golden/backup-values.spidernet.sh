@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # backup-values: Cloud native network · 云原生网络 (spidernet), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
@@ -20,7 +20,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
 # differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 spidernet.en.md:171 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new

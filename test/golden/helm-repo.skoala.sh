@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # helm-repo: Microservice engine · 微服务引擎 (skoala), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/skoala/.helm && cd state/example/skoala
@@ -16,14 +16,14 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
 # differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
 # differs from skoala.en.md:131: prints `heml`, a misprint
-# 手册误写为 `heml`
+# 与 skoala.en.md:131 不同：手册误写为 `heml`
 # differs from skoala.en.md:131, skoala.zh.md:123: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# 与 skoala.en.md:131, skoala.zh.md:123 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -33,7 +33,7 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update helm repository for microservice engine · 更新微服务引擎的 helm 仓库 (skoala.en.md:134-140, skoala.zh.md:126-132)
 # differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
-# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+# 与 skoala.en.md:140, skoala.zh.md:132 不同：没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
 helm repo update skoala-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新

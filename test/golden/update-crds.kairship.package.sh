@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # update-crds: Multicloud management · 多云编排 (kairship), via package
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
@@ -22,9 +22,9 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
 # differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
-# `./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
+# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
 # differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
-# 先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
+# 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 export version='{version_of_the_chart_package}'
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # update-crds: Multicloud management · 多云编排 (kairship), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
@@ -22,12 +22,12 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Check if the Multicloud Management Helm repository exists · 检查多云编排 Helm 仓库是否存在 (kairship.en.md:124-134)
 # differs from kairship.en.md:127: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# 与 kairship.en.md:127 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Add the Multicloud Management Helm repository · 添加多云编排 Helm 仓库 (kairship.en.md:136-140)
 # differs from kairship.en.md:139: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# 与 kairship.en.md:139 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -46,11 +46,11 @@ export version='{newest_stable_version}'
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:170-175)
 # differs from kairship.en.md:173: the chart would be unpacked over the bundle directory ./kairship; it gets a directory of its own
-# chart 会解压到离线包目录 ./kairship 之上；这里使用独立的目录
+# 与 kairship.en.md:173 不同：chart 会解压到离线包目录 ./kairship 之上；这里使用独立的目录
 # differs from kairship.en.md:174: large CRDs do not fit into client-side apply; they are applied server-side, after they were saved
-# CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先保存旧 CRD，再使用 server-side apply
+# 与 kairship.en.md:174 不同：CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先保存旧 CRD，再使用 server-side apply
 # differs from kairship.en.md:174: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
-# 先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
+# 与 kairship.en.md:174 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 rm -rf charts/kairship && mkdir -p charts/kairship
 helm pull kairship/kairship --version $version -d charts/kairship && tar -zxf charts/kairship/*.tgz -C charts/kairship
 # check: charts/kairship/kairship/crds holds CRDs and nothing else

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # update-crds: Microservice engine · 微服务引擎 (skoala), via package
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/skoala/.helm && cd state/example/skoala

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # upgrade: Multicloud management · 多云编排 (kairship), via package
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
@@ -24,7 +24,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Back up the --set parameters · 备份 --set 参数 (kairship.en.md:195-201)
 # differs from kairship.en.md:200: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 kairship.en.md:200 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/kairship && rm -f backups/kairship/*.yaml.new
@@ -45,9 +45,9 @@ export version='{version_of_the_chart_package}'
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
 # differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
-# `./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
+# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
 # differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
-# 先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
+# 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD
 # the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
@@ -61,9 +61,9 @@ kubectl wait -f ../../../original-chart/kairship/crds \
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
 # differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named
-# `.` 取决于当前所在目录；这里写明 chart 的路径
+# 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from kairship.en.md:211: bak.yaml itself is not edited: --set overrides the field in it
-# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# 与 kairship.en.md:211 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111/release.daocloud.io/kairship
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # upgrade: Microservice engine · 微服务引擎 (skoala), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/skoala/.helm && cd state/example/skoala
@@ -24,14 +24,14 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
 # differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
 # differs from skoala.en.md:131: prints `heml`, a misprint
-# 手册误写为 `heml`
+# 与 skoala.en.md:131 不同：手册误写为 `heml`
 # differs from skoala.en.md:131, skoala.zh.md:123: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# 与 skoala.en.md:131, skoala.zh.md:123 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 helm repo add skoala-release https://charts.example.org \
@@ -40,7 +40,7 @@ helm repo add skoala-release https://charts.example.org \
 
 # Update helm repository for microservice engine · 更新微服务引擎的 helm 仓库 (skoala.en.md:134-140, skoala.zh.md:126-132)
 # differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
-# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+# 与 skoala.en.md:140, skoala.zh.md:132 不同：没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
 helm repo update skoala-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
@@ -51,7 +51,7 @@ export version='{newest_stable_version}'
 
 # Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
 # differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 skoala.en.md:160, skoala.zh.md:151 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
@@ -71,9 +71,9 @@ ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new b
 
 # Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
 # differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
-# --version 前缺少反斜杠，会升级到最新的 chart
+# 与 skoala.en.md:175, skoala.zh.md:166 不同：--version 前缺少反斜杠，会升级到最新的 chart
 # differs from skoala.en.md:165, skoala.zh.md:156: bak.yaml itself is not edited: --set overrides the field in it
-# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# 与 skoala.en.md:165, skoala.zh.md:156 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

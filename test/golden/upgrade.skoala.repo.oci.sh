@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # upgrade: Microservice engine · 微服务引擎 (skoala), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 export PATH=$PATH:$PWD/lib
@@ -32,7 +32,7 @@ helm show chart oci://10.16.10.111/release.daocloud.io/skoala --version $version
 
 # Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
 # differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 skoala.en.md:160, skoala.zh.md:151 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
@@ -52,9 +52,9 @@ ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new b
 
 # Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
 # differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
-# --version 前缺少反斜杠，会升级到最新的 chart
+# 与 skoala.en.md:175, skoala.zh.md:166 不同：--version 前缺少反斜杠，会升级到最新的 chart
 # differs from skoala.en.md:165, skoala.zh.md:156: bak.yaml itself is not edited: --set overrides the field in it
-# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# 与 skoala.en.md:165, skoala.zh.md:156 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

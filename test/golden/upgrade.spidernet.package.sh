@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # upgrade: Cloud native network · 云原生网络 (spidernet), via package
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
@@ -24,9 +24,9 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:193-199)
 # differs from spidernet.en.md:195: speaks of the container management module; the network module is meant
-# 手册写的是容器管理模块，应为网络模块
+# 与 spidernet.en.md:195 不同：手册写的是容器管理模块，应为网络模块
 # differs from spidernet.en.md:198: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 spidernet.en.md:198 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
@@ -47,11 +47,11 @@ export version='{version_of_the_chart_package}'
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:201-215)
 # differs from spidernet.en.md:210: `.` is whichever directory one stands in; the chart is named
-# `.` 取决于当前所在目录；这里写明 chart 的路径
+# 与 spidernet.en.md:210 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from spidernet.en.md:214: the backslash at the end would swallow the next command
-# 行末的反斜杠会吞掉下一条命令
+# 与 spidernet.en.md:214 不同：行末的反斜杠会吞掉下一条命令
 # differs from spidernet.en.md:203: bak.yaml itself is not edited: --set overrides the field in it
-# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# 与 spidernet.en.md:203 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111/release.daocloud.io/spidernet
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # upgrade: Cloud native network · 云原生网络 (spidernet), via repo
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 演练：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
@@ -24,12 +24,12 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Check if the network engine's helm repository exists · 检查网络引擎的 helm 仓库是否存在 (spidernet.en.md:127-137)
 # differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)
 # differs from spidernet.en.md:142: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# 与 spidernet.en.md:142 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -39,7 +39,7 @@ printf %s "$CHART_REPO_PASSWORD" |
 
 # Update the network engine's helm repository · 更新网络引擎的 helm 仓库 (spidernet.en.md:145-151)
 # differs from spidernet.en.md:151: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
-# 没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+# 与 spidernet.en.md:151 不同：没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
 helm repo update spidernet-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
@@ -50,7 +50,7 @@ export version='{newest_stable_version}'
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
 # differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# 与 spidernet.en.md:171 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
@@ -70,7 +70,7 @@ ln -sfn backups/spidernet/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.ne
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:174-189)
 # differs from spidernet.en.md:176: bak.yaml itself is not edited: --set overrides the field in it
-# 不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# 与 spidernet.en.md:176 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

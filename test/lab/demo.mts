@@ -2,8 +2,8 @@
 //
 // Usage: npm run demo [ID]
 //
-// It builds what is missing, starts the lab ID (demo where none is given) and leaves it running. Run
-// again, it installs the old mspider afresh and upgrades it again.
+// It builds what is missing, starts the lab ID (1 to 8 of a-z 0-9; demo where none is given) and leaves
+// it running. Run again, it installs the old mspider afresh and upgrades it again.
 
 import { spawn } from 'node:child_process'
 import { dirname } from 'node:path'
@@ -11,7 +11,7 @@ import { argv } from 'zx'
 import { registryKeys, shellIn } from './by-hand.ts'
 import { loadLab, startLab, type Lab } from './lab.ts'
 import { ending, endOnSignals } from './processes.ts'
-import { howToUse, writeSite } from './usage.ts'
+import { howToUse, siteName, usageOf, writeSite } from './usage.ts'
 
 const id = String(argv._[0] ?? 'demo')
 const module = 'mspider'
@@ -21,13 +21,19 @@ const begun = Date.now()
 const seconds = () => `${Math.round((Date.now() - begun) / 1000)} s`
 const say = (text = '') => console.log(text)
 
-endOnSignals()
-try {
-  await demo()
-} catch (error) {
-  // ended by a signal, or what is missing: a sentence, not a stack
-  console.error(`\n${(error as Error).message}`)
-  process.exitCode ||= 1
+if (Object.keys(argv).length > 1 || argv._.length > 1) {
+  console.log(usageOf(import.meta.filename))
+  process.exitCode = argv['help'] ? 0 : 64
+} else {
+  endOnSignals()
+  try {
+    await demo()
+  } catch (error) {
+    // ended by a signal, or what is missing: a sentence, not a stack
+    console.error(`\n${(error as Error).message}`)
+    if (loadLab(id)) console.error(`lab ${id} still runs; to stop it: npm run lab down ${id}`)
+    process.exitCode ||= 1
+  }
 }
 
 async function demo() {
@@ -55,10 +61,16 @@ async function demo() {
     say(`  ${part}`)
     for (const line of difference(before[part], after[part])) say(`    ${line}`)
   }
-  const place = site.length > 0 ? `${lab.directory}/state` : 'state'
-  say(`  its records · 记录: ${place}/*/${module}/ (bak.yaml, backups, audit.jsonl)`)
+  say(
+    '  (the charts of the repository carry the project themselves: the registry key is the host alone)',
+  )
+  say('  （仓库中的 chart 已带有项目路径，因此 registry 参数只有主机名）')
+  const place = site.length > 0 ? `${lab.directory}/state/lab` : `state/${siteName(lab)}`
+  say(`  its records · 记录: ${place}/${module}/ (bak.yaml, backups, audit.jsonl)`)
   say(`\nall of it took · 总用时 ${seconds()}`)
-  say(howToUse(lab, command.join(' ')))
+  const scripts = command.slice(0, 3).join(' ').replace('upgrade', 'backup-values')
+  const others = `${command.join(' ')} --dry-run\n  ${scripts} --module ${module}${site.length > 0 ? ` ${site.join(' ')}` : ''}`
+  say(howToUse(lab, others))
 }
 
 function shell(lab: Lab) {

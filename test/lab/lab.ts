@@ -126,6 +126,12 @@ export function loadLab(id: string): Lab | undefined {
   }
 }
 
+/** The ids of the labs that run and that somebody keeps: not those of tests. */
+export function runningLabs(): string[] {
+  const ids = existsSync(labs()) ? readdirSync(labs()) : []
+  return ids.filter((id) => loadLab(id) && !readReservation(id)?.owner)
+}
+
 /** Ends one of the lab's processes, for a test of what happens then. */
 export async function stopProcess(lab: Lab, name: string, how?: { atOnce: boolean }) {
   await end(processOf(lab, name), how)
