@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import {
@@ -13,7 +13,14 @@ import {
   runInLab,
 } from './lab-site.ts'
 import { isUpgraded, oldPodsComeBack, testUpgrade } from './lab-upgrades.ts'
-import { copyOfTheCollection, ROOT, runProgram, runScript, scriptEnv } from './run-script.ts'
+import {
+  copyOfTheCollection,
+  ROOT,
+  runProgram,
+  runScript,
+  scriptEnv,
+  temporaryDirectory,
+} from './run-script.ts'
 
 test('skoala goes from old to new from an OCI repository, to the newest version, without a password on the disk', async () => {
   await installOld('skoala')
@@ -142,6 +149,25 @@ test.each<[string, (run: Awaited<ReturnType<typeof upgradeAtWork>>) => void, num
     })
   },
 )
+
+test('TERM to npx before the script has begun: the script ends with 129 before it does anything', async () => {
+  const { site, state } = labSite()
+  const output = join(temporaryDirectory(), 'output')
+  // bash, in the place of npx, ends at once
+  const line = `node_modules/.bin/zx scripts/upgrade.mts --module skoala --site ${site} > ${output} 2>&1 &`
+  const env = scriptEnv({ ...lab.env, npm_command: 'exec' })
+  await runProgram('bash', ['-c', line], { env })
+  await vi.waitFor(
+    () => {
+      const said = readFileSync(output, 'utf8')
+      expect(said).toMatch(
+        /INTERRUPTED · 已中断 \(exit 129\)\n.*the npx that started this script is gone/,
+      )
+    },
+    { timeout: 20_000 },
+  )
+  expect(existsSync(state)).toBe(false)
+})
 
 test('KILL to the script: the lock stays as long as its helm works, then the printed cure and a re-run end well', async () => {
   const run = await upgradeAtWork()
