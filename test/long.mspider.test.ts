@@ -34,6 +34,66 @@ const chart = lab.modules[module]!.new
 describe('refused before anything is changed', () => {
   beforeAll(() => installOld(module))
 
+  test('another cluster than the one that the records of the site are of: 78', async () => {
+    const { site, state } = labSite()
+    mkdirSync(state, { recursive: true })
+    writeFileSync(join(state, 'cluster.json'), '{"uid": "of-another-cluster"}\n')
+    const before = await clusterState(module)
+    const result = await runInLab('upgrade', ['--module', module, '--site', site])
+    expect(result.output).toMatch(
+      /this is another cluster: its uid is [0-9a-f-]+, the records of the site "lab" are of of-another-cluster/,
+    )
+    expect(result.exitCode).toBe(78)
+    expect(await clusterState(module)).toBe(before)
+  })
+
+  test('a kubeconfig that does not exist: 78', () =>
+    isRefused(
+      module,
+      { kubeconfig: '/nowhere/config' },
+      [],
+      78,
+      /kubeconfig \/nowhere\/config does not exist/,
+    ).then(() => {}))
+
+  test('a chart repository that is not reachable: 69', async () => {
+    await isRefused(
+      module,
+      repository({ url: 'http://127.0.0.1:1/chartrepo/x' }),
+      [],
+      69,
+      /127\.0\.0\.1:1.*connection refused/,
+    )
+  })
+
+  test('a chart repository that asks for a login, and no password in the environment: 78', async () => {
+    await isRefused(module, {}, [], 78, /but not set: CHART_REPO_PASSWORD/, {
+      CHART_REPO_PASSWORD: '',
+    })
+  })
+
+  test('a version that the repository does not have: 66, with those that it has', async () => {
+    await isRefused(
+      module,
+      {},
+      ['--version', '0.20.9'],
+      66,
+      /mspider-release\/mspider has no version 0\.20\.9\. It has: 0\.20\.1, 0\.20\.0/,
+    )
+  })
+
+  test('--install where the release exists: 64', async () => {
+    const values = join(temporaryDirectory(), 'mspider.yaml')
+    writeFileSync(values, '')
+    await isRefused(
+      module,
+      {},
+      ['--install', '--values', values],
+      64,
+      /--install is for a release that does not exist; mspider does/,
+    )
+  })
+
   test('an older version than the deployed one: 78', async () => {
     const newest = await runInLab('upgrade', ['--module', module, '--site', labSite().site])
     expect(newest.exitCode, newest.output).toBe(0)
