@@ -61,10 +61,32 @@ const FLAGS = {
     en: 'allow a version older than the deployed one',
     zh: '允许低于当前已部署的版本',
   },
+  bundle: {
+    value: 'PATH',
+    en: 'a bundle, the download around it, or a directory of bundles (default: the directory that the manual names)',
+    zh: '离线包、其外层下载文件，或存放离线包的目录（默认：手册中的目录）',
+    form: /^[^{}]+$/,
+  },
+  'replace-tags': {
+    en: 'replace an image that stands under a name of the bundle and is another one',
+    zh: '若目标 tag 已存在且为其他镜像，则替换',
+  },
+  all: {
+    en: 'in place of --module: every module that has a bundle in the directory --bundle',
+    zh: '代替 --module：处理 --bundle 目录中有离线包的所有模块',
+  },
+  quiet: {
+    en: 'print nothing unless it fails (for cron)',
+    zh: '仅在失败时输出（用于 cron）',
+  },
+  json: {
+    en: 'print nothing but the outcome, as one JSON object',
+    zh: '只输出结果（一个 JSON 对象）',
+  },
   timeout: {
     value: 'DURATION',
-    en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m)',
-    zh: '每条命令以及等待工作负载就绪的时限：90s、10m、1h（默认 10m）',
+    en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m; 3h for a bundle)',
+    zh: '每条命令以及等待工作负载就绪的时限：90s、10m、1h（默认 10m；处理离线包时为 3h）',
     example: 'a number with s, m or h, such as 90s, 10m, 1h',
     form: /^[1-9][0-9]{0,5}(s|m|h)$/,
   },
@@ -99,6 +121,10 @@ export interface Flags {
   install: boolean
   values?: string
   'allow-downgrade': boolean
+  bundle?: string
+  'replace-tags': boolean
+  quiet: boolean
+  json: boolean
   timeout?: string
   ticket?: string
   site: string
@@ -212,6 +238,8 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     ...parsed,
     via: 'repo',
     site: 'site.yaml',
+    // gigabytes take hours
+    ...(names.includes('bundle') && { timeout: '3h' }),
     ...defined(parsed),
   } as unknown as Flags
 }
@@ -249,7 +277,8 @@ function help(scriptPath: string, names: FlagName[]): string {
     'Exit codes · 退出码:',
     ...EXIT_MEANINGS.map(([code, en, zh]) => `  ${code.padEnd(6)} ${en} · ${zh}`),
     '',
-    'Environment · 环境变量: CHART_REPO_USERNAME, CHART_REPO_PASSWORD',
+    'Environment · 环境变量: CHART_REPO_USERNAME, CHART_REPO_PASSWORD' +
+      (names.includes('bundle') ? ', REGISTRY_USERNAME, REGISTRY_PASSWORD' : ''),
   ].join('\n')
 }
 

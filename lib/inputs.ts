@@ -33,6 +33,8 @@ export interface Site {
   architecture: 'amd64' | 'arm64'
   containerRegistry: string
   project: string
+  containerRegistryLogin?: boolean
+  containerRegistryCaFile?: string
   imagesFrom: 'registry' | 'nodes'
   chartRepository: {
     kind: 'HARBOR' | 'CHARTMUSEUM' | 'OCI' | 'LOCAL'
@@ -90,6 +92,7 @@ export function readInputs(scriptUrl: string, names: FlagName[]): Inputs {
   // commands run in the state directory; paths of the command line are of the present directory
   if (flags.chart) flags.chart = fromDirectory(stateDirectory, flags.chart)
   if (flags.values) flags.values = fromDirectory(stateDirectory, flags.values)
+  if (flags.bundle) flags.bundle = fromDirectory(stateDirectory, flags.bundle)
   return {
     scriptPath,
     script,
@@ -179,6 +182,8 @@ function readSite(sitePath: string): Site {
     )
   }
 
+  if (site.containerRegistryCaFile)
+    site.containerRegistryCaFile = resolve(dirname(sitePath), site.containerRegistryCaFile)
   if (repository.caFile) repository.caFile = resolve(dirname(sitePath), repository.caFile)
   if (repository.url) repository.url = repository.url.replace(/\/+$/, '')
   return site
@@ -272,6 +277,11 @@ export function registryValues(inputs: Inputs, release: Release): [string, strin
     key,
     (own[key] ?? form).replace(FORM_FIELDS, (field) => fields[field]!),
   ])
+}
+
+/** Where the module's bundles are: --bundle, or the directory that the manual names; as commands reach it. */
+export function bundlePath({ flags, module, stateDirectory }: Inputs): string {
+  return flags.bundle ?? fromDirectory(stateDirectory, module.bundle.directory)
 }
 
 /** A path of the present directory, as it is reached from the state directory: near ones stay relative. */

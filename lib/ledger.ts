@@ -15,6 +15,8 @@ interface LedgerStep {
 
 /** The steps that the ledgers know. */
 export type StepName =
+  | 'load-image-yaml'
+  | 'sync-images'
   | 'repo-list'
   | 'repo-add'
   | 'repo-update'

@@ -1,5 +1,13 @@
+let isSilent = false
+
+/** From here on nothing is printed but a failure: for cron, which mails whatever a job says. */
+export function beSilent() {
+  isSilent = true
+}
+
 /** Prints a line on stdout. */
 export function print(text: string) {
+  if (isSilent) return
   process.stdout.write(redact(text) + '\n')
 }
 

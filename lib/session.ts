@@ -9,7 +9,7 @@ import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { type FlagName } from './flags.ts'
 import { readInputs, type Inputs } from './inputs.ts'
-import { print, redact } from './output.ts'
+import { beSilent, print, redact } from './output.ts'
 import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from './processes.ts'
 import { quote } from './shell.ts'
 
@@ -38,6 +38,8 @@ interface Run {
   made: Set<string>
   /** adds the state of things to a failure */
   describeFailure?: (failure: Failure) => Promise<Failure>
+  /** what --json prints of this run */
+  results: Record<string, unknown>
   /** finds out what became of the releases, for a failure */
   describeState?: () => Promise<Partial<FailureDetails>>
 }
@@ -96,7 +98,9 @@ export async function start(
     commandsRun: 0,
     startedAt: Date.now(),
     made: new Set(),
+    results: {},
   }
+  if (!current.dryRun && (inputs.flags.quiet || inputs.flags.json)) beSilent()
   if (current.dryRun) printHeader(current)
   else begin(current, tools)
   return inputs
@@ -117,6 +121,7 @@ export async function finish() {
     const success = { time, script, module: module.name, run: runId(run), auditHead: auditHead() }
     writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
     audit({ event: 'end', exitCode: 0 })
+    printResults(0)
     print(
       `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计日志末条记录的哈希: ${auditHead()})\n`,
     )
@@ -132,6 +137,27 @@ function lastSuccess(path: string): Record<string, unknown> {
   }
 }
 
+/** Adds to what --json prints. */
+export function result(fields: Record<string, unknown>) {
+  Object.assign(thisRun().results, fields)
+}
+
+/** What --json prints at the end, however it ends. */
+function printResults(exitCode: number, failure?: Failure) {
+  if (!current?.inputs.flags.json || current.dryRun) return
+  const { script, module } = current.inputs
+  const { en, zh, step } = failure ?? {}
+  const outcome = {
+    script,
+    module: module.name,
+    run: runId(current),
+    exitCode,
+    ...current.results,
+    ...(failure && { failure: { en, zh, step } }),
+  }
+  process.stdout.write(redact(JSON.stringify(outcome)) + '\n')
+}
+
 /** The last thing that happens: the exit code and the last record of the audit. */
 function endOfProcess() {
   if (current?.depth === 0 || (!current && !Failure.last && !process.exitCode)) return
@@ -144,6 +170,7 @@ function endOfProcess() {
     )
   }
   if (current?.dryRun) return
+  printResults(exitCode, failure)
   try {
     audit({ event: 'end', exitCode, failure: failure && redact(failure.en), step: failure?.step })
   } catch {

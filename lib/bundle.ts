@@ -1,0 +1,429 @@
+import { createHash } from 'node:crypto'
+import { closeSync, createReadStream, openSync, readFileSync, readSync, statSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { parse } from 'yaml'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
+import { membersOf, unfit, type Member, type Region } from './tar.ts'
+
+/** An image of a bundle. */
+export interface BundleImage {
+  /** as the vendor called it: registry/path/name:tag */
+  source: string
+  /** as it is called at the site, behind registry and repository: name:tag */
+  target: string
+  /** the config digest, `sha256:…`: the same wherever the image is */
+  id: string
+  architecture: string
+  layers: Member[]
+  config: Member
+}
+
+/** A bundle that has passed the check of its structure. */
+export interface Bundle {
+  /** the file as it was given: the bundle itself, or the download around it */
+  file: string
+  /** the bundle's name inside the download; undefined where the file is the bundle itself */
+  inDownload?: string
+  /** where the bundle is in the file */
+  region: Region
+  chart: string
+  version: string
+  images: BundleImage[]
+  /** bytes of the layers, each counted once */
+  bytes: number
+  /** the sha512 that was delivered with it, and of what */
+  checksum?: { of: string; region: Region; sha512: string; from: string }
+}
+
+const DIGEST = /^[0-9a-f]{64}$/
+
+/**
+ * The bundle files of a chart: the file that is named, or those of a directory, by their names.
+ * @param path a file, or a directory
+ * @param charts the module's charts, and what else its bundles may be called
+ * @throws Failure 66 where there is none
+ */
+export function bundleFiles(path: string, charts: string[]): string[] {
+  if (!existsSync(path)) {
+    throw new Failure(EXIT.missingInput, `${path} does not exist`, `${path} 不存在`, {
+      state: UNCHANGED,
+      next: [
+        '--bundle names a bundle, the download around it, or a directory of them',
+        '--bundle 应指向离线包、其外层下载文件，或存放离线包的目录',
+      ],
+    })
+  }
+  if (!statSync(path).isDirectory()) return [path]
+  const all = readdirSync(path).filter((name) => name.endsWith('.tar'))
+  const ours = all.filter((name) => charts.some((chart) => new RegExp(`^${chart}[-_.]`).test(name)))
+  if (ours.length === 0) {
+    const what = all.length > 0 ? `it has ${all.join(', ')}` : 'it has no .tar'
+    throw new Failure(
+      EXIT.missingInput,
+      `no bundle of ${charts.join(', ')} in ${path}: ${what}`,
+      `${path} 中没有 ${charts.join('、')} 的离线包（现有：${all.join('、') || '无'}）`,
+      { state: UNCHANGED },
+    )
+  }
+  return ours.sort().map((name) => join(path, name))
+}
+
+/**
+ * Reads what a bundle holds and checks all that can be told without reading its layers: the archives,
+ * which files they have, the images' configurations against their hashes, tags, architecture, hints.
+ * @param charts the charts that the module has
+ * @param architecture of the site: amd64 or arm64
+ * @throws Failure 65 with the entry and what is wrong with it
+ */
+export function readBundle(file: string, charts: string[], architecture: string): Bundle {
+  const descriptor = openSync(file, 'r')
+  try {
+    const { region, inDownload, checksum } = findBundle(descriptor, file)
+    const what = inDownload ? `${basename(file)}/${inDownload}` : basename(file)
+    const members = membersOf(descriptor, region, what)
+    for (const { name } of members) {
+      if (
+        !/^(hints\.yaml|images\.tar|original-chart\/.+)$/.test(name) ||
+        name.split('/').includes('..')
+      )
+        throw unfit(
+          `${what}: ${JSON.stringify(name)} does not belong into a bundle`,
+          `${what}：${JSON.stringify(name)} 不属于离线包`,
+        )
+    }
+    const text = (name: string) => readMember(descriptor, members, name, what).toString()
+    const { name: chart, version } = yamlOf(text('original-chart/Chart.yaml'), what, 'Chart.yaml')
+    if (!charts.includes(chart))
+      throw unfit(
+        `${what} is a bundle of the chart ${chart}, not of ${charts.join(', ')}`,
+        `${what} 是 chart ${chart} 的离线包，而不是 ${charts.join('、')}`,
+      )
+    const images = imagesIn(descriptor, memberOf(members, 'images.tar', what), what)
+    checkArchitecture(images, architecture, what)
+    checkTargets(images, what)
+    const hints: unknown = yamlOf(text('hints.yaml'), what, 'hints.yaml')
+    checkHints(hints, chartValues(descriptor, members, what), images, what)
+    const layers = new Map(
+      images.flatMap(({ layers }) => layers).map((layer) => [layer.name, layer]),
+    )
+    const bytes = [...layers.values()].reduce((sum, { size }) => sum + size, 0)
+    return { file, inDownload, region, chart, version: String(version), images, bytes, checksum }
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/** The bundle in the file: the file itself, or the one bundle in the download around it. */
+function findBundle(
+  descriptor: number,
+  file: string,
+): Pick<Bundle, 'region' | 'inDownload' | 'checksum'> {
+  const whole = { offset: 0, size: statSync(file).size }
+  const members = membersOf(descriptor, whole, basename(file))
+  const beside = checksumBeside(file, whole)
+  if (members.some(({ name }) => name === 'images.tar' || name === 'hints.yaml'))
+    return { region: whole, checksum: beside }
+  const bundles = members.filter(({ name }) => name.endsWith('.bundle.tar'))
+  const [bundle] = bundles
+  if (!bundle || bundles.length > 1)
+    throw unfit(
+      `${basename(file)} is neither a bundle (hints.yaml, images.tar, original-chart/) nor a download with one bundle in it; it has ${
+        members
+          .map(({ name }) => name)
+          .slice(0, 10)
+          .join(', ') || 'nothing'
+      }`,
+      `${basename(file)} 既不是离线包，也不是含有一个离线包的下载文件`,
+    )
+  const inside = members
+    .filter(({ name, size }) => /sha512/i.test(name) && size < 65536)
+    .flatMap((member) => {
+      const listed = readMember(descriptor, members, member.name, basename(file)).toString()
+      const sha512 = sha512In(listed, basename(bundle.name))
+      return sha512 ? [{ of: bundle.name, region: bundle, sha512, from: member.name }] : []
+    })
+  return { region: bundle, inDownload: bundle.name, checksum: beside ?? inside[0] }
+}
+
+/** The sha512 file that was downloaded with a file: beside it, with sha512 in its name. */
+function checksumBeside(file: string, region: Region): Bundle['checksum'] {
+  const directory = dirname(file)
+  const name = basename(file)
+  for (const from of readdirSync(directory).filter((each) => /sha512/i.test(each))) {
+    const path = join(directory, from)
+    if (statSync(path).size > 65536) continue
+    const isOfThis = from.startsWith(name) || from.startsWith(name.replace(/\.tar$/, ''))
+    const sha512 = sha512In(readFileSync(path, 'utf8'), name, isOfThis)
+    if (sha512) return { of: name, region, sha512, from }
+  }
+  return undefined
+}
+
+/** The sha512 of a file in `sha512sum`'s format; or the only one, in a file that is called after it. */
+function sha512In(listed: string, name: string, isOfThis = false): string | undefined {
+  const lines = listed
+    .split('\n')
+    .map((line) => /^([0-9a-fA-F]{128})(?:[ \t]+\*?(.+?))?\s*$/.exec(line))
+  const found = lines.find((line) => line?.[2] !== undefined && basename(line[2]) === name)
+  const only = lines.filter((line) => line !== null)
+  if (found) return found[1]!.toLowerCase()
+  return isOfThis && only.length === 1 ? only[0]![1]!.toLowerCase() : undefined
+}
+
+/** The images of images.tar, a docker-archive. */
+function imagesIn(descriptor: number, archive: Member, what: string): BundleImage[] {
+  const where = `${what}: images.tar`
+  const members = membersOf(descriptor, archive, where)
+  const manifest = jsonOf(
+    readMember(descriptor, members, 'manifest.json', where).toString(),
+    where,
+    'manifest.json',
+  )
+  const isManifest =
+    Array.isArray(manifest) &&
+    manifest.length > 0 &&
+    manifest.every(
+      ({ Config, RepoTags, Layers }) =>
+        typeof Config === 'string' &&
+        Array.isArray(RepoTags) &&
+        RepoTags.length > 0 &&
+        RepoTags.every((tag) => typeof tag === 'string') &&
+        Array.isArray(Layers) &&
+        Layers.every((layer) => typeof layer === 'string'),
+    )
+  if (!isManifest)
+    throw unfit(
+      `${where}: manifest.json does not list images with Config, RepoTags and Layers`,
+      `${where}：manifest.json 未列出带有 Config、RepoTags、Layers 的镜像`,
+    )
+  const used = new Set(['manifest.json'])
+  const images = manifest.flatMap(({ Config, RepoTags, Layers }): BundleImage[] => {
+    const config = memberOf(members, Config, where)
+    const id = digestInName(Config, where)
+    const data = readMember(descriptor, members, Config, where)
+    if (createHash('sha256').update(data).digest('hex') !== id)
+      throw unfit(
+        `${where}: the image configuration ${Config} does not have the hash in its name`,
+        `${where}：镜像配置 ${Config} 与其名称中的哈希不符`,
+      )
+    const { architecture, rootfs } = jsonOf(data.toString(), where, Config) as any
+    const layers = Layers.map((name: string) => memberOf(members, name, where))
+    layers.forEach(({ name }: Member) => digestInName(name, where))
+    if (rootfs?.diff_ids?.length !== layers.length)
+      throw unfit(
+        `${where}: ${RepoTags[0]} has ${layers.length} layers, its configuration ${rootfs?.diff_ids?.length}`,
+        `${where}：${RepoTags[0]} 有 ${layers.length} 层，而其配置为 ${rootfs?.diff_ids?.length} 层`,
+      )
+    ;[Config, ...Layers].forEach((name) => used.add(name))
+    return RepoTags.map((source: string) => ({
+      source,
+      target: targetOf(source, where),
+      id: `sha256:${id}`,
+      architecture,
+      layers,
+      config,
+    }))
+  })
+  const stray = members.find(({ name }) => !used.has(name) && name !== 'repositories')
+  if (stray)
+    throw unfit(
+      `${where}: ${JSON.stringify(stray.name)} belongs to no image`,
+      `${where}：${JSON.stringify(stray.name)} 不属于任何镜像`,
+    )
+  return images
+}
+
+/** The hash in a name: `sha256:HEX`, `HEX.json`, `HEX.tar`, `HEX.tar.gz`. */
+export function digestInName(name: string, where: string): string {
+  const digest = name.replace(/^sha256:/, '').replace(/\.(json|tar|tar\.gz)$/, '')
+  if (DIGEST.test(digest)) return digest
+  throw unfit(
+    `${where}: ${JSON.stringify(name)} is not called after its sha256`,
+    `${where}：${JSON.stringify(name)} 未以其 sha256 命名`,
+  )
+}
+
+/** The last path component and the tag: what charts-syncer keeps of an image's name. */
+function targetOf(source: string, where: string): string {
+  const [, name, tag] =
+    /^(?:[^/\s]+\/)*([a-z0-9][a-z0-9._-]*):([\w][\w.-]{0,127})$/.exec(source) ?? []
+  if (name && tag) return `${name}:${tag}`
+  throw unfit(
+    `${where}: ${JSON.stringify(source)} is no image reference with a tag`,
+    `${where}：${JSON.stringify(source)} 不是带 tag 的镜像引用`,
+  )
+}
+
+function checkArchitecture(images: BundleImage[], wanted: string, what: string) {
+  const other = images.find(({ architecture }) => architecture !== wanted)
+  if (!other) return
+  throw unfit(
+    `${what}: ${other.source} is for ${other.architecture}; the site file says ${wanted}`,
+    `${what}：${other.source} 的架构为 ${other.architecture}，而站点配置为 ${wanted}`,
+  )
+}
+
+function checkTargets(images: BundleImage[], what: string) {
+  const seen = new Map<string, BundleImage>()
+  for (const image of images) {
+    const other = seen.get(image.target)
+    if (other && other.id !== image.id)
+      throw unfit(
+        `${what}: ${other.source} and ${image.source} would both be called ${image.target}`,
+        `${what}：${other.source} 与 ${image.source} 在目标仓库中将重名为 ${image.target}`,
+      )
+    seen.set(image.target, image)
+  }
+}
+
+/**
+ * The hints say from which values the chart's image references are made; charts-syncer pushes what they
+ * name, and rewrites those values. So each must name an image of the archive, and each image be named.
+ */
+function checkHints(hints: unknown, values: unknown, images: BundleImage[], what: string) {
+  if (!Array.isArray(hints) || !hints.every((hint) => typeof hint === 'string'))
+    throw unfit(`${what}: hints.yaml is no list of texts`, `${what}：hints.yaml 不是文本列表`)
+  const full = (reference: string) => {
+    const first = reference.split('/')[0]!
+    if (!reference.includes('/')) return `docker.io/library/${reference}`
+    return /[.:]|^localhost$/.test(first) ? reference : `docker.io/${reference}`
+  }
+  const named = hints.map((hint: string) => {
+    const reference = hint.replace(/\{\{\s*((?:\.[\w-]+)+)\s*\}\}/g, (_, path: string) => {
+      const value = path
+        .slice(1)
+        .split('.')
+        .reduce((inner: any, key) => inner?.[key], values)
+      return ['string', 'number'].includes(typeof value) ? String(value) : '{{}}'
+    })
+    const image = images.find(({ source }) => full(source) === full(reference))
+    if (!image)
+      throw unfit(
+        `${what}: the hint ${hint} gives ${reference}, which is not among the images`,
+        `${what}：hint ${hint} 解析为 ${reference}，镜像中没有它`,
+      )
+    return image
+  })
+  const unnamed = images.find((image) => !named.includes(image))
+  if (unnamed)
+    throw unfit(
+      `${what}: no hint names the image ${unnamed.source}`,
+      `${what}：没有 hint 指向镜像 ${unnamed.source}`,
+    )
+}
+
+/** The default values of the bundle's chart, with those of its subcharts below their names. */
+function chartValues(descriptor: number, members: Member[], what: string): unknown {
+  const merge = (under: any, over: any): any => {
+    if (over === undefined) return under
+    if (!isObject(under) || !isObject(over)) return over
+    const keys = [...new Set([...Object.keys(under), ...Object.keys(over)])]
+    return Object.fromEntries(keys.map((key) => [key, merge(under[key], over[key])]))
+  }
+  const valuesIn = (directory: string): any => {
+    const name = `${directory}values.yaml`
+    const own = members.some((each) => each.name === name)
+      ? yamlOf(readMember(descriptor, members, name, what).toString(), what, name)
+      : {}
+    const inside = new RegExp(`^${directory.replace(/[.+]/g, '\\$&')}charts/([^/]+)/`)
+    const subcharts = new Set(members.map((each) => inside.exec(each.name)?.[1]).filter((n) => n))
+    return [...subcharts].reduce(
+      (values, sub) => merge({ [sub!]: valuesIn(`${directory}charts/${sub}/`) }, values),
+      own ?? {},
+    )
+  }
+  return valuesIn('original-chart/')
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+function memberOf(members: Member[], name: string, where: string): Member {
+  const member = members.find((each) => each.name === name)
+  if (member) return member
+  throw unfit(
+    `${where}: ${JSON.stringify(name)} is missing`,
+    `${where}：缺少 ${JSON.stringify(name)}`,
+  )
+}
+
+/** The content of a small member. */
+function readMember(descriptor: number, members: Member[], name: string, where: string): Buffer {
+  const { offset, size } = memberOf(members, name, where)
+  if (size > 16 * 1024 * 1024)
+    throw unfit(
+      `${where}: ${JSON.stringify(name)} is too large: ${size} bytes`,
+      `${where}：${JSON.stringify(name)} 过大：${size} 字节`,
+    )
+  const data = Buffer.alloc(size)
+  readSync(descriptor, data, 0, size, offset)
+  return data
+}
+
+function jsonOf(text: string, where: string, name: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw unfit(
+      `${where}: ${name} is not JSON: ${(error as Error).message}`,
+      `${where}：${name} 不是有效的 JSON`,
+    )
+  }
+}
+
+function yamlOf(text: string, where: string, name: string): any {
+  try {
+    return parse(text)
+  } catch (error) {
+    throw unfit(
+      `${where}: ${name} is not YAML: ${(error as Error).message}`,
+      `${where}：${name} 不是有效的 YAML`,
+    )
+  }
+}
+
+/**
+ * Reads all of a bundle once more, and checks each layer against the hash in its name, and the whole
+ * against the checksum that was delivered with it.
+ * @param progress gets the bytes that were read
+ * @throws Failure 65 naming what is damaged
+ */
+export async function checkContent(bundle: Bundle, progress: (bytes: number) => void) {
+  const { file, images, checksum } = bundle
+  const layers = new Map(images.flatMap(({ layers }) => layers).map((each) => [each.name, each]))
+  for (const layer of layers.values()) {
+    const digest = await hashOf(file, layer, 'sha256', progress)
+    if (digest === digestInName(layer.name, file)) continue
+    const of = images.filter((image) => image.layers.includes(layer)).map(({ source }) => source)
+    throw unfit(
+      `${basename(file)}: the layer ${layer.name} (of ${of.join(', ')}) does not have the hash in its name`,
+      `${basename(file)}：层 ${layer.name}（属于 ${of.join('、')}）与其名称中的哈希不符`,
+    )
+  }
+  if (checksum && (await hashOf(file, checksum.region, 'sha512', progress)) !== checksum.sha512)
+    throw unfit(
+      `${checksum.of} does not have the sha512 that ${checksum.from} says`,
+      `${checksum.of} 与 ${checksum.from} 中的 sha512 不符`,
+    )
+}
+
+async function hashOf(
+  file: string,
+  { offset, size }: Region,
+  algorithm: 'sha256' | 'sha512',
+  progress: (bytes: number) => void,
+): Promise<string> {
+  const hash = createHash(algorithm)
+  if (size === 0) return hash.digest('hex')
+  const end = offset + size - 1
+  for await (const piece of createReadStream(file, {
+    start: offset,
+    end,
+    highWaterMark: 1 << 20,
+  })) {
+    hash.update(piece)
+    progress(piece.length)
+  }
+  return hash.digest('hex')
+}

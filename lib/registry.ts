@@ -1,0 +1,302 @@
+import { readFileSync } from 'node:fs'
+import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
+import { isIP } from 'node:net'
+import { EXIT, Failure } from './failure.ts'
+
+/** A server that is asked over HTTP, and the login for it. */
+export interface Server {
+  /** host[:port] of a registry, or the URL of a chart repository */
+  address: string
+  /** the CA that signed its certificate: a path */
+  caFile?: string
+  /** the variables that hold the login: REGISTRY means REGISTRY_USERNAME and REGISTRY_PASSWORD */
+  login?: 'REGISTRY' | 'CHART_REPO'
+}
+
+interface Answer {
+  status: number
+  headers: IncomingMessage['headers']
+  body: Buffer
+}
+
+const TIME_LIMIT = 20_000
+const agents = {
+  http: new HttpAgent({ keepAlive: true, maxSockets: 8 }),
+  https: new Map<string, HttpsAgent>(),
+}
+
+/** The content of a site's CA file. @throws Failure 78 where it can't be read */
+function caOf({ caFile }: Server): Buffer | undefined {
+  if (!caFile) return undefined
+  try {
+    return readFileSync(caFile)
+  } catch (error) {
+    throw new Failure(
+      EXIT.configuration,
+      `the CA file ${caFile} cannot be read: ${(error as Error).message}`,
+      `无法读取 CA 文件 ${caFile}`,
+    )
+  }
+}
+
+/** One GET; the body up to `limit` bytes. @throws Failure 69 not reachable · 78 its certificate isn't trusted */
+function get(
+  server: Server,
+  url: string,
+  headers: Record<string, string>,
+  limit = 4 << 20,
+): Promise<Answer> {
+  const isHttps = url.startsWith('https:')
+  const key = server.caFile ?? ''
+  if (isHttps && !agents.https.has(key)) {
+    const ca = caOf(server)
+    agents.https.set(key, new HttpsAgent({ keepAlive: true, maxSockets: 8, ...(ca && { ca }) }))
+  }
+  const agent = isHttps ? agents.https.get(key)! : agents.http
+  return new Promise((resolve, reject) => {
+    const options = { agent, headers, timeout: TIME_LIMIT }
+    const request = (isHttps ? httpsRequest : httpRequest)(url, options, (response) => {
+      const pieces: Buffer[] = []
+      let length = 0
+      const end = () =>
+        resolve({
+          status: response.statusCode!,
+          headers: response.headers,
+          body: Buffer.concat(pieces).subarray(0, limit),
+        })
+      response.on('data', (piece: Buffer) => {
+        pieces.push(piece)
+        length += piece.length
+        if (length < limit) return
+        end()
+        response.destroy()
+      })
+      response.on('end', end)
+      response.on('error', (error) => reject(unreachable(server, error)))
+    })
+    request.on('timeout', () =>
+      request.destroy(new Error(`no answer within ${TIME_LIMIT / 1000} s`)),
+    )
+    request.on('error', (error) => reject(unreachable(server, error)))
+    request.end()
+  })
+}
+
+function unreachable({ address, caFile }: Server, error: NodeJS.ErrnoException): Failure {
+  const { code = '', message } = error
+  const words = message || code
+  if (/CERT|SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)|ALTNAME/.test(code)) {
+    return new Failure(
+      EXIT.configuration,
+      `the certificate of ${address} is not trusted: ${words}`,
+      `${address} 的证书不受信任：${words}`,
+      {
+        next: [
+          caFile
+            ? `is ${caFile} the CA that signed it?`
+            : 'name the CA in the site file: containerRegistryCaFile, or chartRepository.caFile',
+          caFile
+            ? `请确认 ${caFile} 是否为签发该证书的 CA`
+            : '请在站点配置中指定 CA：containerRegistryCaFile 或 chartRepository.caFile',
+        ],
+      },
+    )
+  }
+  return new Failure(
+    EXIT.unreachable,
+    `${address} cannot be reached: ${words}`,
+    `无法访问 ${address}：${words}`,
+    { said: code },
+  )
+}
+
+/** The login of a server from the environment. @throws Failure 78 where a variable is not set */
+function loginOf({ login, address }: Server): string | undefined {
+  if (!login) return undefined
+  const [user, password] = [`${login}_USERNAME`, `${login}_PASSWORD`]
+  const missing = [user, password].filter((name) => !process.env[name])
+  if (missing.length > 0) {
+    throw new Failure(
+      EXIT.configuration,
+      `${address} asks for a login, but not set: ${missing.join(', ')}`,
+      `${address} 需要登录，但未设置：${missing.join('、')}`,
+      {
+        next: [
+          `export ${user}=…; read -rs ${password} && export ${password}   (a cron job sources a file of mode 0600, systemd has EnvironmentFile=)`,
+          '请设置并 export；定时任务可先 source 一个权限为 0600 的文件，systemd 可用 EnvironmentFile=',
+        ],
+      },
+    )
+  }
+  const both = `${process.env[user]}:${process.env[password]}`
+  return `Basic ${Buffer.from(both).toString('base64')}`
+}
+
+function notAllowed({ address, login }: Server, answer: Answer): Failure {
+  return new Failure(
+    EXIT.notAllowed,
+    `${address} refuses ${login ? `${login}_USERNAME and ${login}_PASSWORD` : 'an anonymous user'} (${answer.status})`,
+    `${address} 拒绝${login ? `了 ${login}_USERNAME 和 ${login}_PASSWORD` : '匿名访问'}（${answer.status}）`,
+    { said: errorText(answer) },
+  )
+}
+
+const errorText = ({ body }: Answer) => body.toString().trim().slice(0, 300)
+
+/**
+ * http or https? charts-syncer (go-containerregistry 0.14 pkg/name/registry.go) tries https first, and
+ * http then for localhost, 127.0.0.1 and addresses of private ranges only.
+ */
+const schemes = new Map<string, Promise<string>>()
+
+/** The site file says that this host speaks plain http. */
+export function usePlainHttp(address: string) {
+  schemes.set(address, Promise.resolve('http'))
+}
+
+function schemeOf(server: Server): Promise<string> {
+  const { address } = server
+  const known = schemes.get(address)
+  if (known) return known
+  const host = address.replace(/:\d+$/, '')
+  const isPrivate =
+    host === 'localhost' ||
+    (isIP(host) === 4 && /^(127|10|192\.168|172\.(1[6-9]|2\d|3[01]))\./.test(host)) ||
+    /\.local(host)?$/.test(host)
+  const found = get(server, `https://${address}/v2/`, {}).then(
+    () => 'https',
+    (failure: Failure) => {
+      const isPlain = /EPROTO|WRONG_VERSION|ECONNRESET/.test(failure.details.said ?? '')
+      if (isPrivate && isPlain) return 'http'
+      throw failure
+    },
+  )
+  schemes.set(address, found)
+  found.catch(() => schemes.delete(address))
+  return found
+}
+
+/** Bearer tokens by what they are for; Harbor wants them, other registries take the login itself. */
+const tokens = new Map<string, Promise<string>>()
+
+async function registryGet(server: Server, path: string, accept: string): Promise<Answer> {
+  const base = `${await schemeOf(server)}://${server.address}`
+  const basic = loginOf(server)
+  const scope = path.split('/manifests/')[0]!
+  const key = `${server.address} ${scope}`
+  const authorization = (await tokens.get(key)) ?? basic
+  const headers = { accept, ...(authorization && { authorization }) }
+  const answer = await get(server, base + path, headers)
+  const challenge = answer.headers['www-authenticate'] ?? ''
+  if (answer.status !== 401 || !/^bearer /i.test(challenge) || tokens.has(key)) return answer
+  tokens.set(key, tokenFor(server, challenge, basic))
+  tokens.get(key)!.catch(() => tokens.delete(key))
+  const bearer = await tokens.get(key)!
+  return get(server, base + path, { accept, authorization: bearer })
+}
+
+/** @throws Failure 77 where the login is refused */
+async function tokenFor(server: Server, challenge: string, basic?: string): Promise<string> {
+  const fields = Object.fromEntries(
+    [...challenge.matchAll(/(\w+)="([^"]*)"/g)].map(([, name, value]) => [name, value]),
+  )
+  const url = new URL(fields['realm']!)
+  for (const name of ['service', 'scope']) {
+    if (fields[name]) url.searchParams.set(name, fields[name])
+  }
+  const answer = await get(server, url.href, basic ? { authorization: basic } : {})
+  if (answer.status !== 200) throw notAllowed(server, answer)
+  const { token, access_token } = JSON.parse(answer.body.toString())
+  return `Bearer ${token ?? access_token}`
+}
+
+const MANIFESTS = [
+  'application/vnd.docker.distribution.manifest.v2+json',
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+  'application/vnd.oci.image.index.v1+json',
+].join(', ')
+
+/**
+ * The image ID under a name in a registry: its config digest, which stays the same where tools write
+ * manifests anew.
+ * @param repository with slashes, without host: `release.daocloud.io/mspider/mspider-api`
+ * @param tag or, of a chart, its version
+ * @returns `sha256:…`; `an index` where it is no single image; undefined where there is nothing
+ * @throws Failure 69 not reachable · 77 login refused · 78 certificate, missing project
+ */
+export async function imageIdAt(
+  server: Server,
+  repository: string,
+  tag: string,
+): Promise<string | undefined> {
+  const answer = await registryGet(server, `/v2/${repository}/manifests/${tag}`, MANIFESTS)
+  if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
+  if (answer.status === 404) {
+    if (/project .*not (be )?found/i.test(errorText(answer))) {
+      const project = repository.split('/')[0]
+      throw new Failure(
+        EXIT.configuration,
+        `the registry ${server.address} has no project ${project}`,
+        `镜像仓库 ${server.address} 中没有项目 ${project}`,
+        {
+          said: errorText(answer),
+          next: [
+            'create it there, or correct project in the site file',
+            '请在仓库中创建该项目，或修正站点配置中的 project',
+          ],
+        },
+      )
+    }
+    return undefined
+  }
+  if (answer.status !== 200) throw unexpected(server, answer)
+  try {
+    const { config } = JSON.parse(answer.body.toString())
+    return config?.digest ?? 'an index'
+  } catch {
+    throw unexpected(server, answer)
+  }
+}
+
+function unexpected({ address }: Server, answer: Answer): Failure {
+  const isBusy = answer.status >= 500 || answer.status === 429
+  return new Failure(
+    isBusy ? EXIT.unreachable : EXIT.configuration,
+    `${address} answered with ${answer.status}, which is no answer of a registry`,
+    `${address} 返回了 ${answer.status}，不是镜像仓库应有的响应`,
+    { said: errorText(answer) },
+  )
+}
+
+/**
+ * Is a chart package in a chart repository of Harbor or ChartMuseum?
+ * @throws Failure 69 · 77 · 78 where it is no chart repository
+ */
+export async function chartIsAt(server: Server, chart: string, version: string): Promise<boolean> {
+  const basic = loginOf(server)
+  const headers: Record<string, string> = basic ? { authorization: basic } : {}
+  const file = encodeURIComponent(`${chart}-${version}.tgz`)
+  const answer = await get(server, `${server.address}/charts/${file}`, headers, 64)
+  if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
+  if (answer.status === 200 && answer.body.subarray(0, 2).toString('hex') === '1f8b') return true
+  if (answer.status >= 500) throw unexpected(server, answer)
+  // not there; but is there a repository at all?
+  const index = await get(server, `${server.address}/index.yaml`, headers, 4096)
+  if (index.status === 401 || index.status === 403) throw notAllowed(server, index)
+  if (index.status === 200 && /^(apiVersion|entries|generated):/m.test(index.body.toString()))
+    return false
+  throw new Failure(
+    EXIT.configuration,
+    `there is no chart repository at ${server.address}: it answers ${index.status}` +
+      (/<(!doctype|html)/i.test(index.body.toString()) ? ' with a web page' : ''),
+    `${server.address} 处没有 chart 仓库（返回 ${index.status}）`,
+    {
+      next: [
+        'Harbor 2.8 and later have none: kind: OCI with url: oci://HOST/PROJECT in the site file; or a project that does not exist',
+        'Harbor 2.8 及以上版本已移除 chart 仓库：请在站点配置中使用 kind: OCI、url: oci://HOST/PROJECT；也可能是项目不存在',
+      ],
+    },
+  )
+}

@@ -1,0 +1,105 @@
+// The manual's "Synchronize images using chart-syncer": puts a bundle's images and chart into the
+// site's registry and chart repository. What is there already is not pushed again.
+//   npx zx scripts/sync-images.mts --module skoala --bundle FILE|DIRECTORY
+//   npx zx scripts/sync-images.mts --all --bundle DIRECTORY --quiet      (from cron)
+
+import { everyModule } from '../lib/every-module.ts'
+import { containerRepository } from '../lib/inputs.ts'
+import { ownStep, run, say, step } from '../lib/run.ts'
+import { finish, start, thisRun } from '../lib/session.ts'
+import { shellLines } from '../lib/shell.ts'
+import {
+  caVariable,
+  checkArrived,
+  checkBundleContent,
+  findBundles,
+  isInPlace,
+  lockRepository,
+  onlyImages,
+  repositoryUrl,
+  setBundle,
+  watchSync,
+} from '../lib/sync.ts'
+
+if (process.argv.includes('--all')) await everyModule(import.meta.url)
+
+const { module, site } = await start(
+  import.meta.url,
+  ['bundle', 'replace-tags', 'all', 'quiet', 'json'],
+  ['charts-syncer', 'flock', 'tar'],
+)
+const directory = `charts-syncer/${module.bundle.directory}`
+const { kind, login } = site.chartRepository
+
+ownStep('Before anything is pushed', '推送前的检查')
+await lockRepository()
+
+for (const bundle of await findBundles()) {
+  if (await isInPlace(bundle)) continue
+  await checkBundleContent(bundle)
+
+  step('load-image-yaml')
+  await setBundle(bundle)
+  say(
+    'in a directory of its own, under the name that charts-syncer reads; a download that holds the bundle is unpacked into it',
+    '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中',
+  )
+  await run`
+rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp`
+  if (bundle?.inDownload) await run`tar -xOf $source ${bundle.inDownload} > ${directory}/$bundle`
+  else await run`ln -sr $source ${directory}/$bundle`
+
+  if (kind === 'LOCAL' || onlyImages(bundle)) {
+    await run`
+cat > load-image.yaml << 'EOF'
+source:
+  intermediateBundlesPath: ${directory} # relative to where charts-syncer runs, not to this file
+target:
+  containerRegistry: ${site.containerRegistry} # the image registry
+  containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
+  repo:
+    kind: LOCAL
+    path: ${onlyImages(bundle) ? './charts-syncer/local-repo' : './local-repo'}
+# containers.auth: in the environment, TARGET_CONTAINERS_AUTH_*
+EOF`
+  } else {
+    await run`
+cat > load-image.yaml << 'EOF'
+source:
+  intermediateBundlesPath: ${directory} # relative to where charts-syncer runs, not to this file
+target:
+  containerRegistry: ${site.containerRegistry} # the image registry
+  containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
+  repo:
+    kind: ${kind} # or any other kind of chart repository that charts-syncer supports
+    url: ${repositoryUrl()} # the chart repository
+# repo.auth and containers.auth: in the environment, TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_*
+EOF`
+  }
+
+  step('sync-images')
+  const logins = shellLines(
+    ...(login
+      ? [
+          'TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME"',
+          'TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD"',
+        ]
+      : []),
+    ...(site.containerRegistryLogin === false
+      ? []
+      : [
+          'TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME"',
+          'TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD"',
+        ]),
+    ...caVariable(),
+  )
+  await watchSync(
+    () => run`
+${logins} \
+TMPDIR=$PWD/charts-syncer/tmp \
+charts-syncer sync --config load-image.yaml --workdir charts-syncer/work`,
+  )
+  await checkArrived(bundle)
+}
+
+await finish()
