@@ -11,6 +11,7 @@ const site = ['--site', 'site.example.yaml']
 const runs: [string, string, string[]][] = [
   ...modules.flatMap((module): [string, string, string[]][] => [
     [`helm-repo.${module}`, 'helm-repo', ['--module', module]],
+    [`sync-images.${module}`, 'sync-images', ['--module', module]],
     [`backup-values.${module}`, 'backup-values', ['--module', module]],
     [`update-crds.${module}.repo`, 'update-crds', ['--module', module]],
     [
@@ -69,19 +70,33 @@ describe('a dry run prints the bash script that reviewers compare with the manua
   test.each([
     [
       'upgrade.skoala.repo.oci',
+      'upgrade',
       'kind: OCI\n  url: oci://10.16.10.111/release.daocloud.io\n  login: true\n  plainHttp: true',
     ],
     [
       'upgrade.skoala.repo.chartmuseum',
+      'upgrade',
       'kind: CHARTMUSEUM\n  url: https://charts.example.org\n  login: false\n  caFile: ca.crt',
     ],
-  ])('%s', async (name, chartRepository) => {
+    [
+      'sync-images.skoala.oci',
+      'sync-images',
+      'kind: OCI\n  url: oci://10.16.10.111/release.daocloud.io\n  login: true\n  plainHttp: true',
+    ],
+    [
+      'sync-images.skoala.chartmuseum',
+      'sync-images',
+      'kind: CHARTMUSEUM\n  url: https://charts.example.org\n  login: false\n  caFile: ca.crt',
+    ],
+    ['sync-images.skoala.local', 'sync-images', 'kind: LOCAL'],
+  ])('%s', async (name, script, chartRepository) => {
     const directory = temporaryDirectory()
     const example = `name: example\nkubeconfig: ~/.kube/config\ncontext: kubernetes-admin@cluster.local\narchitecture: amd64\ncontainerRegistry: 10.16.10.111\nproject: release.daocloud.io\nimagesFrom: registry\nchartRepository:\n  ${chartRepository}\n`
     writeFileSync(join(directory, 'site.yaml'), example)
-    const result = await runScript('upgrade', [
+    const result = await runScript(script, [
       '--module',
       'skoala',
+      ...(script === 'sync-images' ? ['--bundle', '/media/skoala-offline'] : []),
       '--site',
       join(directory, 'site.yaml'),
       '--dry-run',

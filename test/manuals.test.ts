@@ -8,7 +8,7 @@ const ledgers = readdirSync(join(ROOT, 'modules/manuals')).filter((file) => file
 const manuals = process.env['MANUALS'] ?? join(ROOT, '../shared/manuals')
 
 const read = (file: string) => parse(readFileSync(join(ROOT, 'modules/manuals', file), 'utf8'))
-const plain = (text: string) => text.replace(/[`.。]/g, '').trim()
+const plain = (text: string) => text.replace(/[`_.。]/g, '').trim()
 
 describe.each(ledgers)('the ledger %s', (file) => {
   const { manual, steps } = read(file)
@@ -31,7 +31,7 @@ describe.each(ledgers)('the ledger %s', (file) => {
         const [first, last] = step.lines.split('-').map(Number)
         expect(plain(lines[first - 1]!), `${manual}:${first}`).toContain(plain(step[language]))
         expect(lines[last - 1], `${manual}:${last} ends a fence or its remark`).toMatch(
-          /```|^\s+1\. |helm update repo/,
+          /```|^\s+\d\. |helm update repo/,
         )
         for (const { line } of step.differs ?? []) {
           for (const number of line.split('-').map(Number)) expect(lines[number - 1]).not.toBe('')
