@@ -102,7 +102,7 @@ describe('a dry run prints the bash script that reviewers compare with the manua
       '--dry-run',
     ])
     expect(result).toMatchObject({ exitCode: 0, stderr: '' })
-    const text = result.stdout.replaceAll(/\S*dce-upgrade-test-\w+\//g, '')
+    const text = result.stdout.replaceAll(/[^\s=]*dce-upgrade-test-\w+\//g, '')
     await expect(text).toMatchFileSnapshot(`golden/${name}.sh`)
     await isGoodBash(name, text, directory)
   })

@@ -12,7 +12,7 @@ export interface Recipe {
   version?: string
   registry?: string
   architecture?: string
-  /** name of each image, and the text in the layer of its own */
+  /** name of each image, and what is in the layer of its own */
   images?: Record<string, string>
   /** files that stand in the bundle besides, or in place of those it has: path, content */
   files?: Record<string, string>
@@ -57,8 +57,8 @@ export function makeBundle(file: string, recipe: Recipe = {}): string {
     execFileSync('tar', command)
   }
   const layer = (text: string) => {
-    const data = gzipSync(text.repeat(20))
-    return { name: `${sha256(data)}.tar.gz`, data, diffId: `sha256:${sha256(text.repeat(20))}` }
+    const data = gzipSync(text, { level: 1 })
+    return { name: `${sha256(data)}.tar.gz`, data, diffId: `sha256:${sha256(text)}` }
   }
   const base = layer('the layer that all have')
   const archive: Record<string, string | Buffer> = { [base.name]: base.data }

@@ -25,7 +25,7 @@ describe('the README’s examples', () => {
       env: scriptEnv(),
     })
     expect(result.exitCode, result.output).toBe(0)
-    expect(result.stdout).toMatch(/^helm upgrade /m)
+    expect(result.stdout).toMatch(/^(helm upgrade|charts-syncer sync) /m)
   })
 
   test('its exit codes are those of the scripts', () => {
