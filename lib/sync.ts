@@ -43,9 +43,14 @@ export async function lockRepository() {
     `加锁：没有其他人在向 ${place} 推送`,
     async () => {
       locks.push(lock(`registry path ${place}`, { script: inputs.script }))
+      removeWorkingFiles() // of a run that was killed
     },
   )
 }
+
+/** What charts-syncer unpacks, some gigabytes. */
+const removeWorkingFiles = () =>
+  rmSync(join(thisRun().inputs.stateDirectory, 'charts-syncer'), { recursive: true, force: true })
 
 /**
  * The module's bundles, each checked as far as that is possible without reading the layers. A dry run
@@ -292,7 +297,7 @@ export function onlyImages(bundle: Bundle | undefined): boolean {
  * gigabytes, are gone afterwards.
  */
 export async function watchSync(sync: () => Promise<unknown>) {
-  const { dryRun, inputs } = thisRun()
+  const { dryRun } = thisRun()
   if (dryRun) return void (await sync())
   const { missing, different } = last!.standing
   const wanted = [...missing, ...different.map(({ image }) => image)]
@@ -325,7 +330,7 @@ export async function watchSync(sync: () => Promise<unknown>) {
     await sync()
   } finally {
     clearInterval(timer)
-    rmSync(join(inputs.stateDirectory, 'charts-syncer'), { recursive: true, force: true })
+    removeWorkingFiles()
   }
 }
 

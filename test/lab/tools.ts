@@ -103,6 +103,7 @@ const packages: Record<string, string> = {
   socat: '/usr/bin/socat',
   iptables: '/usr/sbin/iptables',
   shellcheck: '/usr/bin/shellcheck',
+  systemd: '/usr/bin/systemd-analyze',
 }
 
 const missingPackages = () => Object.keys(packages).filter((name) => !existsSync(packages[name]!))
