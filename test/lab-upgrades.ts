@@ -18,6 +18,7 @@ import {
   userValues,
   printedCommands,
 } from './lab-site.ts'
+import { emptySite, login, sync } from './sync-site.ts'
 
 const atPath = (values: any, path: string) =>
   path.split('.').reduce((value, key) => value?.[key], values)
@@ -188,4 +189,30 @@ export async function oldPodsComeBack(module: string, output: string) {
     },
     { timeout: 60_000, interval: 500 },
   )
+}
+
+/** A bundle is brought in by sync-images, to a project of its own, and the module upgraded from there. */
+export function testSyncedUpgrade(module: string, kind: string) {
+  test(`${module} is upgraded from what sync-images brought in (${kind})`, async () => {
+    await installOld(module)
+    const { version, bundle } = lab.modules[module]!.new
+    const keys = registryKeys(module).map((key) => [key, '{containerRegistry}'])
+    // the chart in local-repo is rewritten for the registry
+    const changes = { registryValues: { [module]: { package: Object.fromEntries(keys) } } }
+    const site = emptySite(kind, kind === 'LOCAL' ? changes : {})
+    const synced = await sync(site, module, bundle)
+    expect(synced.exitCode, synced.output).toBe(0)
+    const chart = join(site.state, module, `local-repo/${module}-${version}.tgz`)
+    const how = kind === 'LOCAL' ? ['--via', 'package', '--chart', chart] : []
+    const args = ['--module', module, '--site', site.site, ...how]
+    const result = await runInLab('upgrade', args, login(kind))
+    expect(result.exitCode, result.output).toBe(0)
+    expect(await releaseOf(module)).toMatchObject({ chart: `${module}-${version}`, revision: '2' })
+    const pods = await podsOf(module)
+    expect(pods.length).toBeGreaterThanOrEqual(4)
+    for (const { image, ready } of pods) {
+      expect(image).toContain(`${lab.registry.host}/${site.project}/${module}/`)
+      expect(ready).toBe(true)
+    }
+  })
 }

@@ -3,7 +3,7 @@ import { dirname, join, relative } from 'node:path'
 import { expect, test } from 'vitest'
 import { processesOf } from './interruptions.ts'
 import { installOld, lab, labSite, runInLab } from './lab-site.ts'
-import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
+import { testFailedRollout, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
 import { runProgram } from './run-script.ts'
 
 testFailedRollout(
@@ -84,3 +84,5 @@ test.each(
     for (const file of files) expect(statSync(file).mode & 0o777).toBe(0o600)
   },
 )
+
+testSyncedUpgrade('kairship', 'CHARTMUSEUM')

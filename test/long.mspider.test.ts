@@ -24,7 +24,7 @@ import {
   runInLab,
   userValues,
 } from './lab-site.ts'
-import { testFailedRollout, testUpgrade } from './lab-upgrades.ts'
+import { testFailedRollout, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
 import { runProgram, temporaryDirectory } from './run-script.ts'
 
 const module = 'mspider'
@@ -415,3 +415,5 @@ test('a StatefulSet’s pod of a failed upgrade that stands in the way of the ne
 })
 
 testUpgrade(module, 'package')
+
+testSyncedUpgrade('mspider', 'OCI')

@@ -12,7 +12,7 @@ import {
   releaseOf,
   runInLab,
 } from './lab-site.ts'
-import { isUpgraded, oldPodsComeBack, testUpgrade } from './lab-upgrades.ts'
+import { isUpgraded, oldPodsComeBack, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
 import {
   copyOfTheCollection,
   ROOT,
@@ -217,3 +217,5 @@ test('a backup of another module of the site does not wait for an upgrade, nor d
   await run.ended
   await vi.waitFor(() => expect(gone(run.script)).toBe(true), { timeout: 40_000 })
 })
+
+testSyncedUpgrade('skoala', 'HARBOR')

@@ -23,7 +23,8 @@ export function emptySite(kind = 'HARBOR', changes: object = {}) {
 }
 export type Site = ReturnType<typeof emptySite>
 
-const login = (kind: string) =>
+/** The chart repository's login, where it is another than the lab's usual one. */
+export const login = (kind: string) =>
   kind === 'OCI'
     ? { CHART_REPO_USERNAME: registry.username, CHART_REPO_PASSWORD: registry.password }
     : {}
