@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import { EXIT, Failure } from './failure.ts'
 import { flock } from './locks.ts'
 
@@ -8,8 +9,8 @@ export type Fact = { event: string } & Record<string, unknown>
 
 let trail: { path: string; run: string } | undefined
 let head = ''
-/** questions that were asked since the last record */
-let questions: (Fact & { about: string; times: number; seconds: number })[] = []
+/** what was found and asked since the last record that had to be on the disk */
+let pending: Fact[] = []
 
 /**
  * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with the sha256 of the
@@ -30,16 +31,25 @@ export function auditQuestion(
   variables: Record<string, string>,
   { exitCode, seconds }: { exitCode: number; seconds: number },
 ) {
-  const question = { command, variables, exitCode }
-  const about = JSON.stringify(question)
-  const same = questions.find((each) => each.about === about)
+  const question = { event: 'question', command, variables, exitCode }
+  const same = pending.find((each) => {
+    const { time: _, seconds: __, times: ___, ...rest } = each
+    return isDeepStrictEqual(rest, question)
+  })
   if (same) {
-    same.times++
-    same.seconds += seconds
+    same['times'] = Number(same['times']) + 1
+    same['seconds'] = Number(same['seconds']) + seconds
   } else {
-    const time = new Date().toISOString()
-    questions.push({ time, event: 'question', ...question, seconds, times: 1, about })
+    note({ ...question, seconds, times: 1 })
   }
+}
+
+/**
+ * Records what was found or written. It is on the disk before the next command runs, and at the end
+ * of the script, not at once: that would cost a write to the disk for each.
+ */
+export function note(fact: Fact) {
+  pending.push({ time: new Date().toISOString(), ...fact })
 }
 
 /**
@@ -59,7 +69,7 @@ export function audit(fact: Fact) {
       // a line that a full disk cut off is ended, and stays as evidence
       let text = torn ? '\n' : ''
       let newest = last
-      for (const { about: _, ...each } of [...questions, fact]) {
+      for (const each of [...pending, fact]) {
         const record = { time: new Date().toISOString(), run: trail.run, ...each }
         newest = JSON.stringify({ ...record, prev: sha256(newest) })
         text += newest + '\n'
@@ -68,7 +78,7 @@ export function audit(fact: Fact) {
       if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('only a part was written')
       fsyncSync(descriptor)
       head = sha256(newest)
-      questions = []
+      pending = []
     } finally {
       closeSync(descriptor)
     }

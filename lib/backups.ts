@@ -2,7 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { parse } from 'yaml'
-import { audit, sha256 } from './audit.ts'
+import { note, sha256 } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
 import { type Release } from './inputs.ts'
 import { answer, check, report } from './run.ts'
@@ -58,7 +58,7 @@ export async function checkBackup({ release, namespace }: Release) {
         fsyncSync(descriptor)
         closeSync(descriptor)
       }
-      audit({
+      note({
         event: 'backup',
         release,
         revision,

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { audit } from './audit.ts'
+import { note } from './audit.ts'
 import { writeWhole } from './files.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { type KubernetesObject } from './kubernetes.ts'
@@ -69,7 +69,7 @@ export async function checkCluster() {
       const whoami = await ask(
         `kubectl auth whoami -o jsonpath={.status.userInfo.username} ${request}`,
       )
-      audit({
+      note({
         event: 'cluster',
         uid: cluster.uid,
         version: cluster.version,

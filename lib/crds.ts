@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { stringify } from 'yaml'
-import { audit, sha256 } from './audit.ts'
+import { note, sha256 } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { type Release } from './inputs.ts'
@@ -108,7 +108,7 @@ export async function saveCrds(directories: ShellLines, release: Release) {
       const saved = objects.map((object) => stringify(object)).join('---\n')
       const file = join(inputs.stateDirectory, path)
       writeWhole(file, saved)
-      audit({
+      note({
         event: 'crds',
         release: release.release,
         file: path,

@@ -1,4 +1,4 @@
-import { audit } from './audit.ts'
+import { note } from './audit.ts'
 import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
@@ -103,7 +103,7 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
       const uses = imagesOf(objectsIn(manifest).filter((object) => !isTest(object)))
       for (const image of [...new Set(uses.map(({ image }) => image))].sort()) report(`  ${image}`)
       await noteOtherRegistry(release, uses)
-      audit({
+      note({
         event: 'images',
         release: release.release,
         images: [...new Set(uses.map(({ image }) => image))].sort(),

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { closest } from 'fastest-levenshtein'
-import { audit } from './audit.ts'
+import { note } from './audit.ts'
 import { deleteCommand, ofThisCluster } from './cluster.ts'
 import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { crdsToRestore } from './crds.ts'
@@ -175,7 +175,7 @@ export async function checkReleases() {
     for (const release of releases) {
       const state = await history(release)
       states.set(release.release, state)
-      audit({
+      note({
         event: 'state',
         release: release.release,
         revision: state.last?.revision,
@@ -371,7 +371,7 @@ export async function checkReleased(release: Release) {
     `检查：${release.release} 已部署为上述版本`,
     async () => {
       const { last } = await history(release)
-      audit({
+      note({
         event: 'state',
         release: release.release,
         revision: last?.revision,

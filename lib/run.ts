@@ -13,7 +13,7 @@ import {
   unlessEndedWhileIdle,
   type Ended,
 } from './processes.ts'
-import { thisRun } from './session.ts'
+import { recordTools, thisRun } from './session.ts'
 import { command, quote, type Command } from './shell.ts'
 
 /** The manual's heading, where it stands in the manual, and where we differ. */
@@ -117,11 +117,11 @@ export async function run(
   ...values: Parameters<typeof command> extends [unknown, ...infer V] ? V : never
 ): Promise<string> {
   const { text } = 'raw' in first ? command(first, ...values) : first
-  const { dryRun, env, variables, inputs, stepLines, locks, toolsRecorded } = thisRun()
+  const { dryRun, env, variables, inputs, stepLines, locks } = thisRun()
   await unlessEnded(text)
   print(dryRun ? text : `$ ${text}`)
   if (dryRun) return ''
-  await toolsRecorded
+  await recordTools()
   await unlessEnded(text)
   const about = {
     script: inputs.script,
@@ -236,6 +236,7 @@ export async function withState(failure: Failure, text: string): Promise<Failure
 export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
   const run = thisRun()
   await unlessEnded(text)
+  void recordTools()
   const all = { ...run.variables, ...variables }
   const ended = await execute(text, {
     env: { ...run.env, ...all },

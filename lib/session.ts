@@ -3,7 +3,7 @@ import { accessSync, constants, readFileSync, readdirSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { audit, auditHead, openAudit, sha256 } from './audit.ts'
+import { audit, auditHead, note, openAudit, sha256 } from './audit.ts'
 import { ROOT } from './checked-files.ts'
 import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -28,7 +28,9 @@ interface Run {
   depth: number
   /** where the present step stands in the manual */
   stepLines: string
-  /** settled when the hashes of the tools are in the audit: before that no command is run */
+  /** the tools of this script, by their paths */
+  tools: string[]
+  /** settled when their hashes are known: before that no command is run */
   toolsRecorded?: Promise<void>
   /** how many commands were run: as long as it is none, nothing was changed */
   commandsRun: number
@@ -98,6 +100,7 @@ export async function start(
     commandsRun: 0,
     startedAt: Date.now(),
     made: new Set(),
+    tools: [],
     results: {},
   }
   if (!current.dryRun && (inputs.flags.quiet || inputs.flags.json)) beSilent()
@@ -112,7 +115,6 @@ export async function start(
  */
 export async function finish() {
   const run = thisRun()
-  await run.toolsRecorded
   await unlessEndedWhileIdle()
   if (run.depth === 1 && !run.dryRun) {
     const { script, module, stateDirectory } = run.inputs
@@ -295,10 +297,7 @@ function begin(run: Run, tools: string[]) {
     host: hostname(),
     files: filesThatRun(inputs),
   })
-  // they are large; meanwhile the first questions are asked
-  run.toolsRecorded = recordTools(tools.map((tool) => onPath(tool, env['PATH']!)!))
-  // a failure shows where it is awaited
-  run.toolsRecorded.catch(() => {})
+  run.tools = tools.map((tool) => onPath(tool, env['PATH']!)!)
   watchSignals((failure) =>
     run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),
   )
@@ -307,12 +306,23 @@ function begin(run: Run, tools: string[]) {
   )
 }
 
-/** Records the sha256 of the tools that this run uses. @throws Failure 73 · 70 */
-async function recordTools(paths: string[]) {
+/**
+ * Records the sha256 of the tools, once in a run that uses one. They are large: it begins with the
+ * first question, and is awaited before the first command.
+ */
+export function recordTools(): Promise<void> {
+  const run = thisRun()
+  run.toolsRecorded ??= hashTools(run.tools)
+  // a failure shows where it is awaited
+  run.toolsRecorded.catch(() => {})
+  return run.toolsRecorded
+}
+
+async function hashTools(paths: string[]) {
   const { stdout } = await promisify(execFile)('sha256sum', paths)
   const lines = stdout.trimEnd().split('\n')
   // hash, two characters, path
-  audit({
+  note({
     event: 'tools',
     sha256: Object.fromEntries(lines.map((line) => [line.slice(66), line.slice(0, 64)])),
   })

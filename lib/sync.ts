@@ -1,6 +1,6 @@
 import { existsSync, rmSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
-import { audit } from './audit.ts'
+import { note } from './audit.ts'
 import { bundleFiles, checkContent, readBundle, type Bundle, type BundleImage } from './bundle.ts'
 import { EXIT, Failure } from './failure.ts'
 import { bundlePath, containerRepository } from './inputs.ts'
@@ -80,7 +80,7 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
               ? `, sha512 in ${checksum.from}`
               : ', no sha512 file: its chart can’t be checked'),
         )
-        audit({
+        note({
           event: 'bundle',
           file,
           inDownload,
@@ -194,7 +194,7 @@ async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Sta
   )
   const chart = await hasChart(bundle)
   const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
-  audit({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })
+  note({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })
   return {
     missing: bundle.images.filter((_, at) => ids[at] === undefined),
     different: bundle.images.flatMap((image, at) => {

@@ -1,4 +1,4 @@
-import { audit } from './audit.ts'
+import { note } from './audit.ts'
 import { deleteCommand } from './cluster.ts'
 import { EXIT, Failure } from './failure.ts'
 import { describeReleases, rememberNotUp } from './releases.ts'
@@ -55,7 +55,7 @@ export async function waitForWorkloads(release: Release) {
         const waiting = standings.filter(({ up }) => !up)
         if (waiting.length === 0) {
           const up = wanted.map(nameOf)
-          audit({
+          note({
             event: 'workloads',
             release: release.release,
             up,

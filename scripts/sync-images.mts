@@ -44,10 +44,15 @@ for (const bundle of await findBundles()) {
     'in a directory of its own, under the name that charts-syncer reads; a download that holds the bundle is unpacked into it',
     '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中',
   )
-  await run`
-rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp`
-  if (bundle?.inDownload) await run`tar -xOf $source ${bundle.inDownload} > ${directory}/$bundle`
-  else await run`ln -sr $source ${directory}/$bundle`
+  if (bundle?.inDownload) {
+    await run`
+rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
+tar -xOf $source ${bundle.inDownload} > ${directory}/$bundle`
+  } else {
+    await run`
+rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
+ln -sr $source ${directory}/$bundle`
+  }
 
   if (kind === 'LOCAL' || onlyImages(bundle)) {
     await run`

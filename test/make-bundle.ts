@@ -13,7 +13,7 @@ export interface Recipe {
   registry?: string
   architecture?: string
   /** name of each image, and what is in the layer of its own */
-  images?: Record<string, string>
+  images?: Record<string, string | Buffer>
   /** files that stand in the bundle besides, or in place of those it has: path, content */
   files?: Record<string, string>
   /** the same for images.tar */
@@ -56,7 +56,7 @@ export function makeBundle(file: string, recipe: Recipe = {}): string {
     const command = ['-C', join(work, directory), ...options, '-b1', '-cf', into, '--', ...names]
     execFileSync('tar', command)
   }
-  const layer = (text: string) => {
+  const layer = (text: string | Buffer) => {
     const data = gzipSync(text, { level: 1 })
     return { name: `${sha256(data)}.tar.gz`, data, diffId: `sha256:${sha256(text)}` }
   }

@@ -3,7 +3,12 @@
 
 import { spawn } from 'node:child_process'
 import { cpus, loadavg } from 'node:os'
+import { dirname } from 'node:path'
 import { ending } from '../lab/processes.ts'
+
+/** The checkout. */
+export const root = dirname(dirname(import.meta.dirname))
+export const zx = `${root}/node_modules/.bin/zx`
 
 /** After this many seconds a program is ended: TERM, and KILL when a script's own grace is over. */
 const LIMIT = 300
@@ -21,6 +26,9 @@ export function terminalEnv(): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: _, NODE: __, INIT_CWD: ___, ...env } = process.env
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('npm_')))
 }
+
+/** The same, as npx gives it to a script (.npmrc). */
+export const scriptEnv = () => ({ ...terminalEnv(), NODE_OPTIONS: '--import=tsx' })
 
 /**
  * Runs a program to its end, without a terminal and without standard input.

@@ -1,50 +1,22 @@
-// What upgrade.mts adds to the commands: mspider is upgraded by the script and by hand, in pairs, in a
-// lab of its own.
-//
-// Usage: npm run bench [-- --rounds N]
-//
-// It ends with 1 where the two ways do not lead to the same release, or where the script itself adds
-// a second or more to the manual's commands, the checks' questions and the wait for the pods.
+// What upgrade.mts adds to the commands: mspider is upgraded by the script and by hand, in pairs.
 
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
-import { dirname } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { argv } from 'zx'
 import { registryKeys, shellIn } from '../lab/by-hand.ts'
-import { startLab, stopLab, type Lab } from '../lab/lab.ts'
-import { ending, endOnSignals, until } from '../lab/processes.ts'
-import { inPairs, machine, median, row, table, terminalEnv, timed } from './pairs.ts'
+import { type Lab } from '../lab/lab.ts'
+import { ending, until } from '../lab/processes.ts'
+import { inPairs, median, root, row, scriptEnv, table, terminalEnv, timed, zx } from './pairs.ts'
 
 const goal = 1
 const module = 'mspider'
 const namespace = 'mspider-system'
-const rounds = Number(argv['rounds'] ?? 7)
-const root = dirname(dirname(import.meta.dirname))
-const zx = `${root}/node_modules/.bin/zx`
-// as npx gives it to a script (.npmrc)
-const scriptEnv = { ...terminalEnv(), NODE_OPTIONS: '--import=tsx' }
 
-endOnSignals()
-try {
-  if (!Number.isInteger(rounds) || rounds < 1)
-    throw new Error('--rounds takes the number of measured pairs: 1, 2, 3 …')
-  // before the lab, whose load is no sign of others' work
-  const where = machine()
-  console.log(`On ${where}; a pair takes about half a minute`)
-  const lab = await startLab()
-  try {
-    await bench(lab, where)
-  } finally {
-    await stopLab(lab)
-  }
-} catch (error) {
-  // ended by a signal, or what went wrong: a sentence, not a stack
-  const reason = ending.signal.aborted ? ending.signal.reason : error
-  console.error(`\n${reason.message}`)
-  process.exitCode ||= 1
-}
-
-async function bench(lab: Lab, where: string) {
+/**
+ * @param where the machine, for the table
+ * @throws Error where the two ways do not lead to the same release, or where the script itself adds a
+ * second or more to the manual's commands, the checks' questions and the wait for the pods
+ */
+export async function benchUpgrade(lab: Lab, where: string, rounds: number) {
   const upgrades = await inPairs(rounds, {
     one: (round) => byScript(lab, directory(lab, `${round}-script`)),
     other: (round) => byHand(lab, directory(lab, `${round}-by-hand`)),
@@ -58,7 +30,7 @@ async function bench(lab: Lab, where: string) {
   })
   const starts = await inPairs(rounds, {
     one: () => timed(['npx', 'zx', '--version'], { cwd: root, env: terminalEnv() }),
-    other: () => timed([zx, '--version'], { cwd: root, env: scriptEnv }),
+    other: () => timed([zx, '--version'], { cwd: root, env: scriptEnv() }),
   })
 
   const { stdout: helm } = await shell(lab)`helm version --short`
@@ -120,7 +92,7 @@ async function byScript(lab: Lab, cwd: string) {
   const upgrade = async () => {
     const { seconds } = await timed(
       [zx, 'scripts/upgrade.mts', '--module', module, '--site', site],
-      { cwd: root, env: { ...scriptEnv, ...lab.env } },
+      { cwd: root, env: { ...scriptEnv(), ...lab.env } },
     )
     return split(seconds, `${cwd}/state/lab/${module}/audit.jsonl`)
   }
