@@ -392,11 +392,9 @@ export function repositoryUrl(): string {
   return url.replace(/^oci:/, plainHttp ? 'http:' : 'https:')
 }
 
-/** `SSL_CERT_FILE=…` for charts-syncer, where the site has a CA of its own: Go's way to trust it. */
-export function caVariable(): string[] {
+/** The site's own CAs, as words of the shell: of the registry, and of the chart repository. */
+export function caFiles(): string[] {
   const { site } = thisRun().inputs
-  const files = [site.containerRegistryCaFile, site.chartRepository.caFile].filter(
-    (file) => file !== undefined,
-  )
-  return files.length > 0 ? [`SSL_CERT_FILE=${quote(files[0]!)}`] : []
+  const files = [site.containerRegistryCaFile, site.chartRepository.caFile]
+  return [...new Set(files.filter((file) => file !== undefined))].map(quote)
 }

@@ -9,7 +9,7 @@ import { ownStep, run, say, step } from '../lib/run.ts'
 import { finish, start, thisRun } from '../lib/session.ts'
 import { shellLines } from '../lib/shell.ts'
 import {
-  caVariable,
+  caFiles,
   checkArrived,
   checkBundleContent,
   findBundles,
@@ -54,6 +54,8 @@ rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
 ln -sr $source ${directory}/$bundle`
   }
 
+  if (caFiles().length > 0) await run`cat ${shellLines(...caFiles())} > charts-syncer/ca.crt`
+
   if (kind === 'LOCAL' || onlyImages(bundle)) {
     await run`
 cat > load-image.yaml << 'EOF'
@@ -96,7 +98,8 @@ EOF`
           'TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME"',
           'TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD"',
         ]),
-    ...caVariable(),
+    // Go trusts what is in it
+    ...(caFiles().length > 0 ? ['SSL_CERT_FILE=$PWD/charts-syncer/ca.crt'] : []),
   )
   await watchSync(
     () => run`

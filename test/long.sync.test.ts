@@ -8,7 +8,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { createServer as createHttpServer, type RequestListener } from 'node:http'
+import {
+  createServer as createHttpServer,
+  request as httpRequest,
+  type RequestListener,
+} from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { type AddressInfo } from 'node:net'
 import { basename, dirname, join } from 'node:path'
@@ -227,7 +231,7 @@ describe('what can be wrong with a site has its own sentence and exit code, and 
       /127\.0\.0\.1:1 cannot be reached: .*ECONNREFUSED/,
     ))
 
-  test('a registry whose certificate is not trusted: 78; with its CA in the site file it is asked', async () => {
+  test('a registry whose certificate is not trusted: 78; with its CA in the site file the bundle comes in', async () => {
     const directory = temporaryDirectory()
     const [key, cert] = [join(directory, 'key'), join(directory, 'ca.crt')]
     const subject = ['-subj', '/CN=lab', '-addext', 'subjectAltName=IP:127.0.0.1']
@@ -245,14 +249,27 @@ describe('what can be wrong with a site has its own sentence and exit code, and 
       cert,
       ...subject,
     ])
-    const host = await standIn((_, response) => response.writeHead(401).end(), {
-      key: readFileSync(key),
-      cert: readFileSync(cert),
-    })
+    // TLS in front of the lab's registry
+    const host = await standIn(
+      (request, response) => {
+        const { method, url, headers } = request
+        const [hostname, port] = registry.host.split(':')
+        const forwarded = { ...headers, 'x-forwarded-proto': 'https' }
+        const options = { hostname, port, method, path: url, headers: forwarded }
+        const onward = httpRequest(options, (answer) => {
+          response.writeHead(answer.statusCode!, answer.headers)
+          answer.pipe(response)
+        })
+        request.pipe(onward)
+      },
+      { key: readFileSync(key), cert: readFileSync(cert) },
+    )
     const site = emptySite('HARBOR', { containerRegistry: host })
     await isRefused(site, 78, /the certificate of \S+ is not trusted[\s\S]*containerRegistryCaFile/)
     const trusted = emptySite('HARBOR', { containerRegistry: host, containerRegistryCaFile: cert })
-    await isRefused(trusted, 77, /refuses REGISTRY_USERNAME/)
+    const result = await sync(trusted, 'skoala', bundle)
+    expect(result.exitCode, result.output).toBe(0)
+    await allThere(trusted, 'skoala', bundle)
   })
 
   test('a project that the registry does not have: 78', async () => {

@@ -37,6 +37,7 @@ export bundle='{chart}-{version}.bundle.tar'
 # 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中
 rm -rf charts-syncer && mkdir -p charts-syncer/skoala-offline charts-syncer/tmp
 ln -sr $source charts-syncer/skoala-offline/$bundle
+cat ca.crt > charts-syncer/ca.crt
 cat > load-image.yaml << 'EOF'
 source:
   intermediateBundlesPath: charts-syncer/skoala-offline # relative to where charts-syncer runs, not to this file
@@ -54,7 +55,7 @@ EOF
 # 与 skoala.en.md:75, skoala.zh.md:66 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
 TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME" \
 TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD" \
-SSL_CERT_FILE=ca.crt \
+SSL_CERT_FILE=$PWD/charts-syncer/ca.crt \
 TMPDIR=$PWD/charts-syncer/tmp \
 charts-syncer sync --config load-image.yaml --workdir charts-syncer/work
 # check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository
