@@ -5,7 +5,7 @@ import { writeWhole } from './files.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { type KubernetesObject } from './kubernetes.ts'
 import { lock } from './locks.ts'
-import { answer, ask, check, report } from './run.ts'
+import { answer, ask, check, questionFailed, report } from './run.ts'
 import { firstTime, kubeconfigPath, thisRun } from './session.ts'
 import { quote } from './shell.ts'
 
@@ -32,7 +32,10 @@ export async function checkCluster() {
           `kubeconfig ${kubeconfig} 不存在`,
         )
       }
-      const current = await ask(`kubectl config current-context --kubeconfig ${quote(kubeconfig)}`)
+      const question = `kubectl config current-context --kubeconfig ${quote(kubeconfig)}`
+      const current = await ask(question)
+      if (current.exitCode !== 0 && !/current-context is not set/.test(current.stderr))
+        throw questionFailed(question, current)
       const context = current.stdout.trim()
       if (context !== site.context) {
         throw wrong(

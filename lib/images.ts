@@ -4,7 +4,7 @@ import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
 import { stateBefore } from './releases.ts'
 import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
-import { answer, ask, check, report } from './run.ts'
+import { answer, ask, check, questionFailed, report } from './run.ts'
 import { thisRun } from './session.ts'
 import { type Command } from './shell.ts'
 
@@ -74,7 +74,10 @@ async function render(upgrade: Command, registry: RegistryKeys): Promise<string>
 /** group/version and group/version/Kind of all that the cluster serves, as charts ask for it. */
 async function apiVersions(): Promise<string> {
   // exit 1 where one aggregated API is down; the others are answered
-  const { stdout } = await ask('kubectl api-resources --no-headers --request-timeout=20s')
+  const question = 'kubectl api-resources --no-headers --request-timeout=20s'
+  const ended = await ask(question)
+  if (ended.exitCode > 1) throw questionFailed(question, ended)
+  const { stdout } = ended
   const kinds = stdout.split('\n').flatMap((line) => {
     const [kind, , version] = line.trim().split(/\s+/).reverse()
     return kind && version ? [version, `${version}/${kind}`] : []

@@ -33,6 +33,8 @@ export interface Undisturbed {
   change: RegExp
   /** what it takes of the seconds */
   changeSeconds: number
+  /** the part of it that changes something, the rest is its start: 0 to 1 */
+  changing: [from: number, to: number]
 }
 
 /** SEED=n repeats the moments of a run; KILLS=n makes it shorter while one works on the tests. */
@@ -48,8 +50,7 @@ export function randomInterruptions(): [string, Interruption][] {
   return fc.sample(perMille, { seed, numRuns: kills }).map((perMille, index) => {
     const kind = KINDS[index % KINDS.length]!
     const inChange = Math.floor(index / KINDS.length) % 2 === 0
-    // helm and kubectl first read and render
-    const moment = inChange ? 0.4 + (perMille / 1000) * 0.6 : perMille / 1000
+    const moment = perMille / 1000
     const when = `at ${moment.toFixed(3)} of the ${inChange ? 'change' : 'run'}`
     const title = `${index + 1} of ${kills}, SEED=${seed}: ${kind}, ${when}`
     return [title, { kind, inChange, moment }]
@@ -75,6 +76,7 @@ export async function undisturbed(
   args: string[],
   audited: { state: string; module: string },
   change: RegExp,
+  changing: [from: number, to: number],
 ): Promise<Undisturbed> {
   const begun = Date.now()
   const result = await runInLab(script, args)
@@ -83,7 +85,7 @@ export async function undisturbed(
   const ended = auditOf(audited.state, audited.module).findLast(
     ({ event, command }) => event === 'ended' && change.test(command),
   )
-  return { seconds, change, changeSeconds: ended.seconds }
+  return { seconds, change, changeSeconds: ended.seconds, changing }
 }
 
 interface Found {
@@ -144,7 +146,7 @@ export async function interrupt(
   script: string,
   args: string[],
   { kind, inChange, moment }: Interruption,
-  { seconds, change, changeSeconds }: Undisturbed,
+  { seconds, change, changeSeconds, changing }: Undisturbed,
   audited: { state: string; module: string },
 ): Promise<Result> {
   const mark = `INTERRUPTED_RUN=${randomUUID()}`
@@ -190,7 +192,10 @@ export async function interrupt(
   const isChange = (found: Found) => isCommand(found) && change.test(found.command)
   const scriptPid = (await waitFor(scriptIsThere))?.pid
   if (inChange) await waitFor(isChange)
-  await Promise.race([sleep(moment * (inChange ? changeSeconds : seconds) * 1000), over])
+  // in the part of the command that changes something
+  const [from, to] = changing
+  const when = inChange ? (from + moment * (to - from)) * changeSeconds : moment * seconds
+  await Promise.race([sleep(when * 1000), over])
   if (kind === 'KILL to the command') await waitFor(isCommand)
   const atWork = descendants(npx.pid!).filter(isCommand)
   const hit = atWork.find(isChange) ?? atWork[0]

@@ -28,7 +28,7 @@ beforeAll(async () => {
   // so many that they are not written at once
   const many = Array.from({ length: 1000 }, (_, index) => [`key${index}`, `${index} `.repeat(40)])
   await installOld(module, { replicaCount: 2, extra: Object.fromEntries(many) })
-  usual = await undisturbed('backup-values', args, audited, /^helm get values spidernet /)
+  usual = await undisturbed('backup-values', args, audited, /^helm get values spidernet /, [0, 0.6])
   values = parse(readFileSync(join(state, module, 'bak.yaml'), 'utf8'))
   expect(values).toMatchObject({ extra: { key999: '999 '.repeat(40) } })
 })

@@ -46,7 +46,13 @@ let newCrds: Record<string, string>
 beforeAll(async () => {
   await installOld(module)
   oldCrds = await crds()
-  usual = await undisturbed('update-crds', args, audited, /^kubectl apply (?![^]*--dry-run)/)
+  usual = await undisturbed(
+    'update-crds',
+    args,
+    audited,
+    /^kubectl apply (?![^]*--dry-run)/,
+    [0, 0.6],
+  )
   newCrds = await crds()
   expect(Object.keys(newCrds)).toHaveLength(3)
 })

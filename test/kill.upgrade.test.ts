@@ -39,7 +39,7 @@ beforeAll(async () => {
   const cold = await runInLab('upgrade', args)
   expect(cold.exitCode, cold.output).toBe(0)
   await backToOld()
-  usual = await undisturbed('upgrade', args, audited, /^helm upgrade mspider /)
+  usual = await undisturbed('upgrade', args, audited, /^helm upgrade mspider /, [0.4, 1])
 })
 
 /** Back to the old version, as somebody would do it who wants to see the upgrade again. */
