@@ -62,9 +62,11 @@ kubectl apply ${crds} \
   await run`
 kubectl apply ${crds} \
   --server-side --force-conflicts`
+  // an API server that was restarted meanwhile may take 5 minutes: it looks at its CRDs again by then
+  // (Kubernetes 1.33 apiextensions-apiserver: crdHandler queues on an update, informers resync)
   await run`
 kubectl wait ${crds} \
-  --for=condition=Established --timeout=60s`
+  --for=condition=Established --timeout=360s`
 }
 
 await finish()

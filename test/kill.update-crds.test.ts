@@ -95,4 +95,6 @@ test.each(randomInterruptions())(
     nothingIsLeft(state, module)
     chainHolds(state, module)
   },
+  // see the wait in scripts/update-crds.mts
+  480_000,
 )

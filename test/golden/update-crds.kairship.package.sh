@@ -35,4 +35,4 @@ kubectl apply -f ../../../original-chart/kairship/crds \
 kubectl apply -f ../../../original-chart/kairship/crds \
   --server-side --force-conflicts
 kubectl wait -f ../../../original-chart/kairship/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s

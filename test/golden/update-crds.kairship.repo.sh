@@ -62,4 +62,4 @@ kubectl apply -f charts/kairship/kairship/crds \
 kubectl apply -f charts/kairship/kairship/crds \
   --server-side --force-conflicts
 kubectl wait -f charts/kairship/kairship/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s

@@ -57,7 +57,7 @@ kubectl apply -f ../../../original-chart/kairship/crds \
 kubectl apply -f ../../../original-chart/kairship/crds \
   --server-side --force-conflicts
 kubectl wait -f ../../../original-chart/kairship/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
 # differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named

@@ -59,7 +59,7 @@ kubectl apply -f charts/kairship/kairship/crds \
 kubectl apply -f charts/kairship/kairship/crds \
   --server-side --force-conflicts
 kubectl wait -f charts/kairship/kairship/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
 # differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named

@@ -84,7 +84,7 @@ kubectl apply -f charts/kairship/kairship/crds \
 kubectl apply -f charts/kairship/kairship/crds \
   --server-side --force-conflicts
 kubectl wait -f charts/kairship/kairship/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:177-191)
 # differs from kairship.en.md:179: bak.yaml itself is not edited: --set overrides the field in it
