@@ -65,7 +65,7 @@ export const UNCHANGED: [en: string, zh: string] = [
  * gives (zx 8.8.5 src/cli.ts: `console.error(err)`), and `lib/run.ts` turns it into the exit code.
  */
 export class Failure extends Error {
-  /** the newest one: the reason why the script ends */
+  /** the one that was printed: the reason why the script ends */
   static last: Failure | undefined
   readonly exitCode: number
   readonly en: string
@@ -84,10 +84,10 @@ export class Failure extends Error {
     this.zh = zh
     this.details = details
     this.step = Failure.currentStep
-    Failure.last = this
   }
 
   [inspect.custom](): string {
+    Failure.last = this
     const { command, said, state, next } = this.details
     const title = this.exitCode > 128 ? 'INTERRUPTED · 已中断' : 'FAILED · 失败'
     const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ')

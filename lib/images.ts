@@ -2,6 +2,7 @@ import { note } from './audit.ts'
 import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
+import { imageIdAt, siteRegistry } from './registry.ts'
 import { stateBefore } from './releases.ts'
 import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { answer, ask, check, questionFailed, report } from './run.ts'
@@ -90,16 +91,16 @@ const rendered = new Map<string, string>()
 /**
  * Renders the chart with the values of this upgrade, shows every image reference, and refuses those
  * that the nodes would not find: outside the module's place in the site's registry, and, where images
- * were loaded on the nodes, those that are always pulled.
- * @throws Failure 78, naming them
+ * were loaded on the nodes, those that are always pulled; or that the registry does not have.
+ * @throws Failure 78 · 66, naming them
  */
 export async function checkImages(release: Release, upgrade: Command, registry: RegistryKeys) {
   const { inputs } = thisRun()
   const { site, module, flags } = inputs
   const place = `${site.containerRegistry}/${containerRepository(inputs)}/`
   await check(
-    `check: the chart is rendered with these values; every image must be in ${place}`,
-    `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}`,
+    `check: the chart is rendered with these values; every image must be in ${place}, and the registry must have it`,
+    `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}，且镜像仓库中必须存在`,
     async () => {
       const manifest = await render(upgrade, registry)
       rendered.set(release.release, manifest)
@@ -147,6 +148,54 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
           },
         )
       }
+      await checkRegistryHas(uses)
+    },
+  )
+}
+
+/**
+ * Has the site's registry all of them? A registry that this machine does not reach, or that does not
+ * let it in, is no reason to stop: the nodes may; then it is said that nobody looked.
+ * @throws Failure 66 naming those that it does not have
+ */
+async function checkRegistryHas(uses: ImageUse[]) {
+  const { site, module } = thisRun().inputs
+  if (site.imagesFrom !== 'registry') return
+  const known = process.env['REGISTRY_USERNAME'] && process.env['REGISTRY_PASSWORD']
+  const server = siteRegistry({ ...site, containerRegistryLogin: known ? true : false })
+  const place = `${site.containerRegistry}/`
+  const ofSite = uses.map(({ image }) => image).filter((image) => image.startsWith(place))
+  const images = [...new Set(ofSite)].sort()
+  let missing: string[]
+  try {
+    const found = await Promise.all(
+      images.map((image) => {
+        const [, path, tag, digest] = /^(.*?)(?::([^:/@]+))?(?:@(.+))?$/.exec(
+          image.slice(place.length),
+        )!
+        return imageIdAt(server, path!, digest ?? tag ?? 'latest')
+      }),
+    )
+    missing = images.filter((_, index) => found[index] === undefined)
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    report(
+      `NOTE · 注意: nobody looked whether the registry has these images: ${error.en}${known ? '' : '. With REGISTRY_USERNAME and REGISTRY_PASSWORD set, they are looked for'}\n` +
+        `  未检查镜像仓库中是否有这些镜像：${error.zh}`,
+    )
+    return
+  }
+  if (missing.length === 0) return
+  throw new Failure(
+    EXIT.missingInput,
+    `the registry ${site.containerRegistry} does not have these images:\n${missing.join('\n')}`,
+    `镜像仓库 ${site.containerRegistry} 中没有以上镜像`,
+    {
+      state: UNCHANGED,
+      next: [
+        `bring them in: npx zx scripts/sync-images.mts --module ${module.name} --bundle …; or correct containerRegistry and project in the site file`,
+        '请用上面的命令同步镜像；或修正站点配置中的 containerRegistry 和 project',
+      ],
     },
   )
 }

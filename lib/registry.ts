@@ -3,6 +3,7 @@ import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { isIP } from 'node:net'
 import { EXIT, Failure } from './failure.ts'
+import { type Site } from './inputs.ts'
 
 /** A server that is asked over HTTP, and the login for it. */
 export interface Server {
@@ -209,6 +210,19 @@ async function tokenFor(server: Server, challenge: string, basic?: string): Prom
   if (answer.status !== 200) throw notAllowed(server, answer)
   const { token, access_token } = JSON.parse(answer.body.toString())
   return `Bearer ${token ?? access_token}`
+}
+
+/** The site's registry. Its login is in the environment, unless the site file says that it has none. */
+export function siteRegistry({
+  containerRegistry,
+  containerRegistryCaFile,
+  containerRegistryLogin,
+}: Site): Server {
+  return {
+    address: containerRegistry,
+    caFile: containerRegistryCaFile,
+    login: containerRegistryLogin === false ? undefined : 'REGISTRY',
+  }
 }
 
 const MANIFESTS = [

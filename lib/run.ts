@@ -223,7 +223,6 @@ export async function withState(failure: Failure, text: string): Promise<Failure
   }
   const command = text && { command: text }
   Object.assign(failure.details, command, { ...again, ...found, ...failure.details })
-  Failure.last = failure
   return failure
 }
 

@@ -5,7 +5,7 @@ import { bundleFiles, checkContent, readBundle, type Bundle, type BundleImage } 
 import { EXIT, Failure } from './failure.ts'
 import { bundlePath, containerRepository } from './inputs.ts'
 import { lock } from './locks.ts'
-import { chartIsAt, imageIdAt, usePlainHttp, type Server } from './registry.ts'
+import { chartIsAt, imageIdAt, siteRegistry, usePlainHttp, type Server } from './registry.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
 import { result, thisRun } from './session.ts'
 import { quote } from './shell.ts'
@@ -18,15 +18,7 @@ interface Standing {
   chart: boolean
 }
 
-/** The site's registry. */
-function registry(): Server {
-  const { site } = thisRun().inputs
-  return {
-    address: site.containerRegistry,
-    caFile: site.containerRegistryCaFile,
-    login: site.containerRegistryLogin === false ? undefined : 'REGISTRY',
-  }
-}
+const registry = () => siteRegistry(thisRun().inputs.site)
 
 /** The path in the registry that the module's images are pushed to: release.daocloud.io/skoala. */
 const repositoryPath = () => containerRepository(thisRun().inputs)

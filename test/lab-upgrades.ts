@@ -135,6 +135,8 @@ async function newFieldCanBeUsed() {
   expect(policies.items).toHaveLength(1)
 }
 
+export const noRegistryLogin = { REGISTRY_USERNAME: '', REGISTRY_PASSWORD: '' }
+
 /**
  * A new version of which something does not come up: the upgrade ends with 1, says why, and prints
  * what brings the old pods back.
@@ -158,7 +160,11 @@ export function testFailedRollout(
       '--chart',
       chart,
     ]
-    const result = await runInLab('upgrade', [...args, '--timeout', '20s'])
+    // who does not log in at the registry is not told that it lacks an image, until the pods start
+    const result = await runInLab('upgrade', [...args, '--timeout', '20s'], noRegistryLogin)
+    expect(result.stdout).toMatch(
+      /nobody looked whether the registry has these images: .*REGISTRY_USERNAME/,
+    )
     expect(result.exitCode, result.output).toBe(1)
     expect(result.stderr).toMatch(reason)
     const versions = lab.modules[module]!

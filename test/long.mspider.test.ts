@@ -24,7 +24,12 @@ import {
   runInLab,
   userValues,
 } from './lab-site.ts'
-import { testFailedRollout, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
+import {
+  noRegistryLogin,
+  testFailedRollout,
+  testUpgrade,
+  testSyncedUpgrade,
+} from './lab-upgrades.ts'
 import { runProgram, temporaryDirectory } from './run-script.ts'
 
 const module = 'mspider'
@@ -397,11 +402,27 @@ testFailedRollout(
   /StatefulSet\/mspider-system\/mspider-store: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod mspider-store-0 /,
 )
 
+test('an image that the registry does not have is named before anything is changed: 66', async () => {
+  await installOld(module)
+  const bad = await changedChart(module, ({ store }) => (store.image.tag = 'v9.9.9'))
+  await isRefused(
+    module,
+    {},
+    ['--via', 'package', '--chart', bad],
+    66,
+    /does not have these images:\n\s+\S+mspider-store:v9\.9\.9\n[\s\S]*sync-images/,
+  )
+})
+
 test('a StatefulSet’s pod of a failed upgrade that stands in the way of the next one is named with the command that deletes it', async () => {
   await installOld(module)
   const bad = await changedChart(module, ({ store }) => (store.image.tag = 'v9.9.9'))
   const args = ['--module', module, '--site', labSite().site, '--timeout', '20s']
-  const first = await runInLab('upgrade', [...args, '--via', 'package', '--chart', bad])
+  const first = await runInLab(
+    'upgrade',
+    [...args, '--via', 'package', '--chart', bad],
+    noRegistryLogin,
+  )
   expect(first.exitCode, first.output).toBe(1)
 
   const second = await runInLab('upgrade', args)

@@ -91,11 +91,11 @@ ln -sfn backups/insight-agent/$revision-$time.yaml insight-agent-bak.yaml.new &&
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
 export version='{newest_stable_version_of_insight}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/，且镜像仓库中必须存在
 export version='{newest_stable_version_of_insight-agent}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/insight/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/insight/，且镜像仓库中必须存在
 
 # Update the CRDs · 更新 CRD (no manual on record · 未收录手册)
 rm -rf charts/insight-agent && mkdir -p charts/insight-agent
@@ -109,7 +109,7 @@ kubectl apply -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack
 kubectl apply -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds \
   --server-side --force-conflicts
 kubectl wait -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds \
-  --for=condition=Established --timeout=60s
+  --for=condition=Established --timeout=360s
 
 # Run helm upgrade · 执行 helm upgrade (no manual on record · 未收录手册)
 export version='{newest_stable_version_of_insight}'

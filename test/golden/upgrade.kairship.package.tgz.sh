@@ -40,8 +40,8 @@ ln -sfn backups/kairship/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
 export version='{version_of_the_chart_package}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/kairship/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/kairship/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/，且镜像仓库中必须存在
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
 # differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply

@@ -63,8 +63,8 @@ mv -T backups/kairship/$revision-$time.yaml.new backups/kairship/$revision-$time
 ln -sfn backups/kairship/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/kairship/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/kairship/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/，且镜像仓库中必须存在
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:170-175)
 # differs from kairship.en.md:173: the chart would be unpacked over the bundle directory ./kairship; it gets a directory of its own

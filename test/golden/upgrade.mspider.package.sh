@@ -38,8 +38,8 @@ ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new 
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
 export version='{version_of_the_chart_package}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (not described in mspider.en.md · 手册中没有此步骤)
 export imageRegistry=10.16.10.111/release.daocloud.io/mspider

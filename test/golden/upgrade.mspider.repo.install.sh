@@ -53,8 +53,8 @@ helm search repo mspider-release/mspider --versions
 export version=0.20.1
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/，且镜像仓库中必须存在
 
 # Updating mspider · 更新 mspider (mspider.en.md:158-167)
 # differs from mspider.en.md:164-166: names the online registry and a values file that was never written; the site's registry and the given --values are used

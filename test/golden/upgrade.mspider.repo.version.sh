@@ -67,8 +67,8 @@ mv -T backups/mspider/$revision-$time.yaml.new backups/mspider/$revision-$time.y
 ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/mspider/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/，且镜像仓库中必须存在
 
 # Executing helm upgrade · 执行 helm upgrade (mspider.en.md:169-183)
 # differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; it is run with --install only

@@ -40,8 +40,8 @@ ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new b
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
 export version='{version_of_the_chart_package}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/skoala/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/skoala/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/，且镜像仓库中必须存在
 
 # Run the helm upgrade command · 执行 helm upgrade (skoala.en.md:189-202, skoala.zh.md:180-193)
 # differs from skoala.en.md:198, skoala.zh.md:189: `.` is whichever directory one stands in; the chart is named

@@ -47,8 +47,8 @@ mv -T backups/skoala/$revision-$time.yaml.new backups/skoala/$revision-$time.yam
 ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/skoala/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/skoala/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
 # differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart

@@ -42,8 +42,8 @@ ln -sfn backups/spidernet/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.ne
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
 export version='{version_of_the_chart_package}'
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/spidernet/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/spidernet/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:201-215)
 # differs from spidernet.en.md:210: `.` is whichever directory one stands in; the chart is named

@@ -65,8 +65,8 @@ mv -T backups/spidernet/$revision-$time.yaml.new backups/spidernet/$revision-$ti
 ln -sfn backups/spidernet/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
 
 # Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
-# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/spidernet/
-# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/spidernet/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:174-189)
 # differs from spidernet.en.md:176: bak.yaml itself is not edited: --set overrides the field in it
