@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { closeSync, createReadStream, openSync, readFileSync, readSync, statSync } from 'node:fs'
+import { closeSync, createReadStream, openSync, readFileSync, statSync } from 'node:fs'
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { parse } from 'yaml'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
-import { membersOf, unfit, type Member, type Region } from './tar.ts'
+import { fromFile, membersOf, unfit, type Member, type Read, type Region } from './tar.ts'
 
 /** An image of a bundle. */
 export interface BundleImage {
@@ -30,10 +30,27 @@ export interface Bundle {
   chart: string
   version: string
   images: BundleImage[]
+  /** hints.yaml: the values of the chart that make an image reference, and the image */
+  hints: { hint: string; image: BundleImage }[]
   /** bytes of the layers, each counted once */
   bytes: number
   /** the sha512 that was delivered with it, and of what */
   checksum?: { of: string; region: Region; sha512: string; from: string }
+}
+
+/** A bundle of a chart that the module does not have: exit 65. */
+export class OtherChart extends Failure {
+  constructor(what: string, chart: string, charts: string[]) {
+    super(
+      EXIT.badBundle,
+      `${what} is a bundle of the chart ${chart}, not of ${charts.join(', ')}`,
+      `${what} 是 chart ${chart} 的离线包，而不是 ${charts.join('、')}`,
+      {
+        state: ['nothing was pushed or loaded', '未推送或加载任何内容'],
+        next: ['name the module that it belongs to: --module', '请用 --module 指定其所属模块'],
+      },
+    )
+  }
 }
 
 const DIGEST = /^[0-9a-f]{64}$/
@@ -44,7 +61,11 @@ const DIGEST = /^[0-9a-f]{64}$/
  * @param charts the module's charts, and what else its bundles may be called
  * @throws Failure 66 where there is none
  */
-export function bundleFiles(path: string, charts: string[]): string[] {
+export function bundleFiles(
+  path: string,
+  charts: string[],
+  { mayBeMissing = false } = {},
+): string[] {
   if (!existsSync(path)) {
     throw new Failure(EXIT.missingInput, `${path} does not exist`, `${path} 不存在`, {
       state: UNCHANGED,
@@ -56,13 +77,14 @@ export function bundleFiles(path: string, charts: string[]): string[] {
   }
   if (!statSync(path).isDirectory()) return [path]
   const all = readdirSync(path).filter((name) => name.endsWith('.tar'))
-  const ours = all.filter((name) => charts.some((chart) => new RegExp(`^${chart}[-_.]`).test(name)))
-  if (ours.length === 0) {
+  const names = [...new Set(charts)]
+  const ours = all.filter((name) => names.some((chart) => new RegExp(`^${chart}[-_.]`).test(name)))
+  if (ours.length === 0 && !mayBeMissing) {
     const what = all.length > 0 ? `it has ${all.join(', ')}` : 'it has no .tar'
     throw new Failure(
       EXIT.missingInput,
-      `no bundle of ${charts.join(', ')} in ${path}: ${what}`,
-      `${path} 中没有 ${charts.join('、')} 的离线包（现有：${all.join('、') || '无'}）`,
+      `no bundle of ${names.join(', ')} in ${path}: ${what}`,
+      `${path} 中没有 ${names.join('、')} 的离线包（现有：${all.join('、') || '无'}）`,
       { state: UNCHANGED },
     )
   }
@@ -79,9 +101,10 @@ export function bundleFiles(path: string, charts: string[]): string[] {
 export function readBundle(file: string, charts: string[], architecture: string): Bundle {
   const descriptor = openSync(file, 'r')
   try {
-    const { region, inDownload, checksum } = findBundle(descriptor, file)
+    const bytes = fromFile(descriptor)
+    const { region, inDownload, checksum } = findBundle(bytes, file)
     const what = inDownload ? `${basename(file)}/${inDownload}` : basename(file)
-    const members = membersOf(descriptor, region, what)
+    const members = membersOf(bytes, region, what)
     for (const { name } of members) {
       if (
         !/^(hints\.yaml|images\.tar|original-chart\/.+)$/.test(name) ||
@@ -92,41 +115,55 @@ export function readBundle(file: string, charts: string[], architecture: string)
           `${what}：${JSON.stringify(name)} 不属于离线包`,
         )
     }
-    const text = (name: string) => readMember(descriptor, members, name, what).toString()
-    const { name: chart, version } = yamlOf(text('original-chart/Chart.yaml'), what, 'Chart.yaml')
-    if (!charts.includes(chart))
+    const text = (name: string) => readMember(bytes, members, name, what).toString()
+    const { name: chart, version } =
+      yamlOf(text('original-chart/Chart.yaml'), what, 'Chart.yaml') ?? {}
+    if (!charts.includes(chart)) throw new OtherChart(what, String(chart), charts)
+    if (!/^v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$/.test(String(version)))
       throw unfit(
-        `${what} is a bundle of the chart ${chart}, not of ${charts.join(', ')}`,
-        `${what} 是 chart ${chart} 的离线包，而不是 ${charts.join('、')}`,
+        `${what}: Chart.yaml has no version like 1.2.3: ${JSON.stringify(version)}`,
+        `${what}：Chart.yaml 中没有形如 1.2.3 的版本：${JSON.stringify(version)}`,
       )
-    const images = imagesIn(descriptor, memberOf(members, 'images.tar', what), what)
+    const images = imagesIn(bytes, memberOf(members, 'images.tar', what), what)
     checkArchitecture(images, architecture, what)
     checkTargets(images, what)
-    const hints: unknown = yamlOf(text('hints.yaml'), what, 'hints.yaml')
-    checkHints(hints, chartValues(descriptor, members, what), images, what)
+    const listed: unknown = yamlOf(text('hints.yaml'), what, 'hints.yaml')
+    const hints = checkHints(
+      listed,
+      chartValues(bytes, members, 'original-chart/', what),
+      images,
+      what,
+    )
     const layers = new Map(
       images.flatMap(({ layers }) => layers).map((layer) => [layer.name, layer]),
     )
-    const bytes = [...layers.values()].reduce((sum, { size }) => sum + size, 0)
-    return { file, inDownload, region, chart, version: String(version), images, bytes, checksum }
+    const size = [...layers.values()].reduce((sum, layer) => sum + layer.size, 0)
+    return {
+      file,
+      inDownload,
+      region,
+      chart,
+      version: String(version),
+      images,
+      hints,
+      bytes: size,
+      checksum,
+    }
   } finally {
     closeSync(descriptor)
   }
 }
 
 /** The bundle in the file: the file itself, or the one bundle in the download around it. */
-function findBundle(
-  descriptor: number,
-  file: string,
-): Pick<Bundle, 'region' | 'inDownload' | 'checksum'> {
+function findBundle(bytes: Read, file: string): Pick<Bundle, 'region' | 'inDownload' | 'checksum'> {
   const whole = { offset: 0, size: statSync(file).size }
-  const members = membersOf(descriptor, whole, basename(file))
+  const members = membersOf(bytes, whole, basename(file))
   const beside = checksumBeside(file, whole)
   if (members.some(({ name }) => name === 'images.tar' || name === 'hints.yaml'))
     return { region: whole, checksum: beside }
   const bundles = members.filter(({ name }) => name.endsWith('.bundle.tar'))
   const [bundle] = bundles
-  if (!bundle || bundles.length > 1)
+  if (!bundle || bundles.length > 1 || !/^[\w./+-]+$/.test(bundle.name))
     throw unfit(
       `${basename(file)} is neither a bundle (hints.yaml, images.tar, original-chart/) nor a download with one bundle in it; it has ${
         members
@@ -139,7 +176,7 @@ function findBundle(
   const inside = members
     .filter(({ name, size }) => /sha512/i.test(name) && size < 65536)
     .flatMap((member) => {
-      const listed = readMember(descriptor, members, member.name, basename(file)).toString()
+      const listed = readMember(bytes, members, member.name, basename(file)).toString()
       const sha512 = sha512In(listed, basename(bundle.name))
       return sha512 ? [{ of: bundle.name, region: bundle, sha512, from: member.name }] : []
     })
@@ -152,10 +189,16 @@ function checksumBeside(file: string, region: Region): Bundle['checksum'] {
   const name = basename(file)
   for (const from of readdirSync(directory).filter((each) => /sha512/i.test(each))) {
     const path = join(directory, from)
-    if (statSync(path).size > 65536) continue
+    const found = statSync(path, { throwIfNoEntry: false })
+    if (!found?.isFile() || found.size > 65536) continue
     const isOfThis = from.startsWith(name) || from.startsWith(name.replace(/\.tar$/, ''))
     const sha512 = sha512In(readFileSync(path, 'utf8'), name, isOfThis)
     if (sha512) return { of: name, region, sha512, from }
+    if (from.startsWith(name))
+      throw unfit(
+        `${from} is called after ${name}, but holds no sha512 of it`,
+        `${from} 以 ${name} 命名，但其中没有它的 sha512`,
+      )
   }
   return undefined
 }
@@ -172,17 +215,18 @@ function sha512In(listed: string, name: string, isOfThis = false): string | unde
 }
 
 /** The images of images.tar, a docker-archive. */
-function imagesIn(descriptor: number, archive: Member, what: string): BundleImage[] {
+function imagesIn(bytes: Read, archive: Member, what: string): BundleImage[] {
   const where = `${what}: images.tar`
-  const members = membersOf(descriptor, archive, where)
+  const members = membersOf(bytes, archive, where)
   const manifest = jsonOf(
-    readMember(descriptor, members, 'manifest.json', where).toString(),
+    readMember(bytes, members, 'manifest.json', where).toString(),
     where,
     'manifest.json',
   )
   const isManifest =
     Array.isArray(manifest) &&
     manifest.length > 0 &&
+    manifest.every(isObject) &&
     manifest.every(
       ({ Config, RepoTags, Layers }) =>
         typeof Config === 'string' &&
@@ -198,16 +242,16 @@ function imagesIn(descriptor: number, archive: Member, what: string): BundleImag
       `${where}：manifest.json 未列出带有 Config、RepoTags、Layers 的镜像`,
     )
   const used = new Set(['manifest.json'])
-  const images = manifest.flatMap(({ Config, RepoTags, Layers }): BundleImage[] => {
+  const images = (manifest as any[]).flatMap(({ Config, RepoTags, Layers }): BundleImage[] => {
     const config = memberOf(members, Config, where)
     const id = digestInName(Config, where)
-    const data = readMember(descriptor, members, Config, where)
+    const data = readMember(bytes, members, Config, where)
     if (createHash('sha256').update(data).digest('hex') !== id)
       throw unfit(
         `${where}: the image configuration ${Config} does not have the hash in its name`,
         `${where}：镜像配置 ${Config} 与其名称中的哈希不符`,
       )
-    const { architecture, rootfs } = jsonOf(data.toString(), where, Config) as any
+    const { architecture, rootfs } = (jsonOf(data.toString(), where, Config) ?? {}) as any
     const layers = Layers.map((name: string) => memberOf(members, name, where))
     layers.forEach(({ name }: Member) => digestInName(name, where))
     if (rootfs?.diff_ids?.length !== layers.length)
@@ -281,40 +325,57 @@ function checkTargets(images: BundleImage[], what: string) {
  * The hints say from which values the chart's image references are made; charts-syncer pushes what they
  * name, and rewrites those values. So each must name an image of the archive, and each image be named.
  */
-function checkHints(hints: unknown, values: unknown, images: BundleImage[], what: string) {
+function checkHints(
+  hints: unknown,
+  values: unknown,
+  images: BundleImage[],
+  what: string,
+): Bundle['hints'] {
   if (!Array.isArray(hints) || !hints.every((hint) => typeof hint === 'string'))
     throw unfit(`${what}: hints.yaml is no list of texts`, `${what}：hints.yaml 不是文本列表`)
-  const full = (reference: string) => {
-    const first = reference.split('/')[0]!
-    if (!reference.includes('/')) return `docker.io/library/${reference}`
-    return /[.:]|^localhost$/.test(first) ? reference : `docker.io/${reference}`
-  }
   const named = hints.map((hint: string) => {
-    const reference = hint.replace(/\{\{\s*((?:\.[\w-]+)+)\s*\}\}/g, (_, path: string) => {
-      const value = path
-        .slice(1)
-        .split('.')
-        .reduce((inner: any, key) => inner?.[key], values)
-      return ['string', 'number'].includes(typeof value) ? String(value) : '{{}}'
-    })
+    const reference = resolveHint(hint, values)
     const image = images.find(({ source }) => full(source) === full(reference))
     if (!image)
       throw unfit(
         `${what}: the hint ${hint} gives ${reference}, which is not among the images`,
         `${what}：hint ${hint} 解析为 ${reference}，镜像中没有它`,
       )
-    return image
+    return { hint, image }
   })
-  const unnamed = images.find((image) => !named.includes(image))
+  const unnamed = images.find((image) => !named.some((each) => each.image === image))
   if (unnamed)
     throw unfit(
       `${what}: no hint names the image ${unnamed.source}`,
       `${what}：没有 hint 指向镜像 ${unnamed.source}`,
     )
+  return named
 }
 
-/** The default values of the bundle's chart, with those of its subcharts below their names. */
-function chartValues(descriptor: number, members: Member[], what: string): unknown {
+/** The image reference that a hint gives with these values: `{{ .a.repository }}:{{ .a.tag }}`. */
+export function resolveHint(hint: string, values: unknown): string {
+  return hint.replace(/\{\{\s*((?:\.[\w-]+)+)\s*\}\}/g, (_, path: string) => {
+    const value = path
+      .slice(1)
+      .split('.')
+      .reduce((inner: any, key) => inner?.[key], values)
+    return ['string', 'number'].includes(typeof value) ? String(value) : '{{}}'
+  })
+}
+
+/** An image reference with what Docker leaves out: docker.io, library, :latest. */
+function full(reference: string): string {
+  const tagged = /[:@][^/]*$/.test(reference) ? reference : `${reference}:latest`
+  const first = tagged.split('/')[0]!
+  if (!tagged.includes('/')) return `docker.io/library/${tagged}`
+  return /[.:]|^localhost$/.test(first) ? tagged : `docker.io/${tagged}`
+}
+
+/**
+ * The default values of a chart, with those of its subcharts below their names.
+ * @param chart the chart's directory in the archive: `original-chart/`
+ */
+export function chartValues(bytes: Read, members: Member[], chart: string, what: string): unknown {
   const merge = (under: any, over: any): any => {
     if (over === undefined) return under
     if (!isObject(under) || !isObject(over)) return over
@@ -324,7 +385,7 @@ function chartValues(descriptor: number, members: Member[], what: string): unkno
   const valuesIn = (directory: string): any => {
     const name = `${directory}values.yaml`
     const own = members.some((each) => each.name === name)
-      ? yamlOf(readMember(descriptor, members, name, what).toString(), what, name)
+      ? yamlOf(readMember(bytes, members, name, what).toString(), what, name)
       : {}
     const inside = new RegExp(`^${directory.replace(/[.+]/g, '\\$&')}charts/([^/]+)/`)
     const subcharts = new Set(members.map((each) => inside.exec(each.name)?.[1]).filter((n) => n))
@@ -333,7 +394,7 @@ function chartValues(descriptor: number, members: Member[], what: string): unkno
       own ?? {},
     )
   }
-  return valuesIn('original-chart/')
+  return valuesIn(chart)
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -349,16 +410,14 @@ function memberOf(members: Member[], name: string, where: string): Member {
 }
 
 /** The content of a small member. */
-function readMember(descriptor: number, members: Member[], name: string, where: string): Buffer {
+function readMember(bytes: Read, members: Member[], name: string, where: string): Buffer {
   const { offset, size } = memberOf(members, name, where)
   if (size > 16 * 1024 * 1024)
     throw unfit(
       `${where}: ${JSON.stringify(name)} is too large: ${size} bytes`,
       `${where}：${JSON.stringify(name)} 过大：${size} 字节`,
     )
-  const data = Buffer.alloc(size)
-  readSync(descriptor, data, 0, size, offset)
-  return data
+  return bytes(offset, size)
 }
 
 function jsonOf(text: string, where: string, name: string): unknown {
@@ -374,7 +433,7 @@ function jsonOf(text: string, where: string, name: string): unknown {
 
 function yamlOf(text: string, where: string, name: string): any {
   try {
-    return parse(text)
+    return parse(text, { uniqueKeys: false, merge: true })
   } catch (error) {
     throw unfit(
       `${where}: ${name} is not YAML: ${(error as Error).message}`,

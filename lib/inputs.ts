@@ -279,6 +279,12 @@ export function registryValues(inputs: Inputs, release: Release): [string, strin
   ])
 }
 
+/** What the bundles of a module may be called: after a chart, the module, or the manual's file. */
+export function bundleNames({ name, releases, bundle }: Module): string[] {
+  const file = bundle.file.replace(/\.bundle\.tar$/, '')
+  return [...new Set([...releases.map(({ chart }) => chart), name, file])]
+}
+
 /** Where the module's bundles are: --bundle, or the directory that the manual names; as commands reach it. */
 export function bundlePath({ flags, module, stateDirectory }: Inputs): string {
   return flags.bundle ?? fromDirectory(stateDirectory, module.bundle.directory)

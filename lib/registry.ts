@@ -4,6 +4,7 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { isIP } from 'node:net'
 import { EXIT, Failure } from './failure.ts'
 import { type Site } from './inputs.ts'
+import { pause } from './processes.ts'
 
 /** A server that is asked over HTTP, and the login for it. */
 export interface Server {
@@ -41,12 +42,43 @@ function caOf({ caFile }: Server): Buffer | undefined {
   }
 }
 
-/** One GET; the body up to `limit` bytes. @throws Failure 69 not reachable · 78 its certificate isn't trusted */
-function get(
+/**
+ * A GET. What a busy server refuses is asked again, three times; redirects are followed.
+ * @param limit bytes of the body that are read
+ * @throws Failure 69 not reachable · 78 its certificate isn't trusted
+ */
+async function get(
   server: Server,
   url: string,
   headers: Record<string, string>,
-  limit = 4 << 20,
+  limit = 16 << 20,
+): Promise<Answer> {
+  let from = url
+  let redirects = 0
+  for (let tries = 1; ;) {
+    const answer = await getOnce(server, from, headers, limit)
+    const { location } = answer.headers
+    if (answer.status >= 301 && answer.status <= 308 && location && redirects++ < 5) {
+      const to = new URL(location, from)
+      // the login is for the server that was asked
+      if (to.host !== new URL(from).host) headers = { accept: headers['accept'] ?? '*/*' }
+      from = to.href
+    } else if ([429, 502, 503, 504].includes(answer.status) && tries < 4) {
+      const wanted = Number(answer.headers['retry-after'] ?? 0)
+      await pause(Math.min(Math.max(wanted, tries ** 2 / 2), 15))
+      tries++
+    } else {
+      return answer
+    }
+  }
+}
+
+/** One request. */
+function getOnce(
+  server: Server,
+  url: string,
+  headers: Record<string, string>,
+  limit: number,
 ): Promise<Answer> {
   const isHttps = url.startsWith('https:')
   const key = server.caFile ?? ''
@@ -139,7 +171,13 @@ function notAllowed({ address, login }: Server, answer: Answer): Failure {
     EXIT.notAllowed,
     `${address} refuses ${login ? `${login}_USERNAME and ${login}_PASSWORD` : 'an anonymous user'} (${answer.status})`,
     `${address} 拒绝${login ? `了 ${login}_USERNAME 和 ${login}_PASSWORD` : '匿名访问'}（${answer.status}）`,
-    { said: errorText(answer) },
+    {
+      said: errorText(answer),
+      next: [
+        'the password may be wrong, the project may not exist, or this user may not see it',
+        '可能是密码错误、项目不存在，或该用户没有权限',
+      ],
+    },
   )
 }
 
@@ -165,14 +203,14 @@ function schemeOf(server: Server): Promise<string> {
     host === 'localhost' ||
     (isIP(host) === 4 && /^(127|10|192\.168|172\.(1[6-9]|2\d|3[01]))\./.test(host)) ||
     /\.local(host)?$/.test(host)
-  const found = get(server, `https://${address}/v2/`, {}).then(
-    () => 'https',
-    (failure: Failure) => {
-      const isPlain = /EPROTO|WRONG_VERSION|ECONNRESET/.test(failure.details.said ?? '')
-      if (isPrivate && isPlain) return 'http'
+  const ask = (scheme: string) =>
+    getOnce(server, `${scheme}://${address}/v2/`, {}, 4096).then(() => scheme)
+  const found = ask('https').catch((failure: Failure) => {
+    if (!isPrivate || failure.exitCode === EXIT.configuration) throw failure
+    return ask('http').catch(() => {
       throw failure
-    },
-  )
+    })
+  })
   schemes.set(address, found)
   found.catch(() => schemes.delete(address))
   return found
@@ -181,20 +219,29 @@ function schemeOf(server: Server): Promise<string> {
 /** Bearer tokens by what they are for; Harbor wants them, other registries take the login itself. */
 const tokens = new Map<string, Promise<string>>()
 
-async function registryGet(server: Server, path: string, accept: string): Promise<Answer> {
+async function registryGet(
+  server: Server,
+  path: string,
+  accept: string,
+  limit?: number,
+): Promise<Answer> {
   const base = `${await schemeOf(server)}://${server.address}`
   const basic = loginOf(server)
-  const scope = path.split('/manifests/')[0]!
-  const key = `${server.address} ${scope}`
-  const authorization = (await tokens.get(key)) ?? basic
-  const headers = { accept, ...(authorization && { authorization }) }
-  const answer = await get(server, base + path, headers)
+  const key = `${server.address} ${path.replace(/\/(manifests|blobs)\/.*/, '')}`
+  let used = await tokens.get(key)
+  const ask = (authorization: string | undefined) =>
+    get(server, base + path, { accept, ...(authorization && { authorization }) }, limit)
+  const answer = await ask(used ?? basic)
   const challenge = answer.headers['www-authenticate'] ?? ''
-  if (answer.status !== 401 || !/^bearer /i.test(challenge) || tokens.has(key)) return answer
-  tokens.set(key, tokenFor(server, challenge, basic))
-  tokens.get(key)!.catch(() => tokens.delete(key))
-  const bearer = await tokens.get(key)!
-  return get(server, base + path, { accept, authorization: bearer })
+  if (answer.status !== 401 || !/^bearer .*realm="/i.test(challenge)) return answer
+  // another question may have got a new token meanwhile; one that was refused is old
+  if ((await tokens.get(key)) === used) {
+    const token = tokenFor(server, challenge, basic)
+    tokens.set(key, token)
+    token.catch(() => tokens.delete(key))
+  }
+  used = await tokens.get(key)
+  return ask(used)
 }
 
 /** @throws Failure 77 where the login is refused */
@@ -208,7 +255,13 @@ async function tokenFor(server: Server, challenge: string, basic?: string): Prom
   }
   const answer = await get(server, url.href, basic ? { authorization: basic } : {})
   if (answer.status !== 200) throw notAllowed(server, answer)
-  const { token, access_token } = JSON.parse(answer.body.toString())
+  let found: { token?: string; access_token?: string }
+  try {
+    found = JSON.parse(answer.body.toString())
+  } catch {
+    throw unexpected(server, answer)
+  }
+  const { token, access_token } = found
   return `Bearer ${token ?? access_token}`
 }
 
@@ -285,22 +338,26 @@ function unexpected({ address }: Server, answer: Answer): Failure {
 }
 
 /**
- * Is a chart package in a chart repository of Harbor or ChartMuseum?
+ * The package of a chart in a chart repository of Harbor or ChartMuseum; undefined where it is not there.
  * @throws Failure 69 · 77 · 78 where it is no chart repository
  */
-export async function chartIsAt(server: Server, chart: string, version: string): Promise<boolean> {
+export async function chartAt(
+  server: Server,
+  chart: string,
+  version: string,
+): Promise<Buffer | undefined> {
   const basic = loginOf(server)
   const headers: Record<string, string> = basic ? { authorization: basic } : {}
   const file = encodeURIComponent(`${chart}-${version}.tgz`)
-  const answer = await get(server, `${server.address}/charts/${file}`, headers, 64)
+  const answer = await get(server, `${server.address}/charts/${file}`, headers)
   if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
-  if (answer.status === 200 && answer.body.subarray(0, 2).toString('hex') === '1f8b') return true
-  if (answer.status >= 500) throw unexpected(server, answer)
+  if (answer.status === 200 && isGzip(answer.body)) return answer.body
+  if (answer.status >= 500 || answer.status === 429) throw unexpected(server, answer)
   // not there; but is there a repository at all?
   const index = await get(server, `${server.address}/index.yaml`, headers, 4096)
   if (index.status === 401 || index.status === 403) throw notAllowed(server, index)
   if (index.status === 200 && /^(apiVersion|entries|generated):/m.test(index.body.toString()))
-    return false
+    return undefined
   throw new Failure(
     EXIT.configuration,
     `there is no chart repository at ${server.address}: it answers ${index.status}` +
@@ -313,4 +370,31 @@ export async function chartIsAt(server: Server, chart: string, version: string):
       ],
     },
   )
+}
+
+const isGzip = (data: Buffer) => data.subarray(0, 2).toString('hex') === '1f8b'
+
+/**
+ * The package of a chart in an OCI registry; undefined where there is nothing under its name.
+ * @param repository with slashes, without host: `release.daocloud.io/skoala`
+ * @throws Failure 69 · 77 · 78, also where it is no chart
+ */
+export async function ociChartAt(
+  server: Server,
+  repository: string,
+  version: string,
+): Promise<Buffer | undefined> {
+  const tag = version.replaceAll('+', '_') // helm 3.22 pkg/registry/util.go
+  if ((await imageIdAt(server, repository, tag)) === undefined) return undefined
+  const answer = await registryGet(server, `/v2/${repository}/manifests/${tag}`, MANIFESTS)
+  const { config, layers } = JSON.parse(answer.body.toString())
+  if (config?.mediaType !== 'application/vnd.cncf.helm.config.v1+json') {
+    throw new Failure(
+      EXIT.configuration,
+      `${server.address}/${repository}:${tag} is no helm chart`,
+      `${server.address}/${repository}:${tag} 不是 helm chart`,
+    )
+  }
+  const { digest } = layers.find(({ mediaType }: any) => /chart\.content/.test(mediaType)) ?? {}
+  return (await registryGet(server, `/v2/${repository}/blobs/${digest}`, '*/*')).body
 }

@@ -1,21 +1,43 @@
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { note } from './audit.ts'
-import { bundleFiles, checkContent, readBundle, type Bundle, type BundleImage } from './bundle.ts'
+import {
+  bundleFiles,
+  chartValues,
+  checkContent,
+  OtherChart,
+  readBundle,
+  resolveHint,
+  type Bundle,
+  type BundleImage,
+} from './bundle.ts'
 import { EXIT, Failure } from './failure.ts'
-import { bundlePath, containerRepository } from './inputs.ts'
+import { bundleNames, bundlePath, containerRepository } from './inputs.ts'
 import { lock } from './locks.ts'
-import { chartIsAt, imageIdAt, siteRegistry, usePlainHttp, type Server } from './registry.ts'
+import { endingFailure } from './processes.ts'
+import {
+  chartAt,
+  imageIdAt,
+  ociChartAt,
+  siteRegistry,
+  usePlainHttp,
+  type Server,
+} from './registry.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
 import { result, thisRun } from './session.ts'
 import { quote } from './shell.ts'
+import { membersOf, type Read } from './tar.ts'
 
 /** How a bundle stands at the site's registry and chart repository. */
 interface Standing {
   missing: BundleImage[]
   /** names that exist and hold another image */
   different: { image: BundleImage; found: string }[]
-  chart: boolean
+  /** is the chart there, made for this registry? `other`: its images are elsewhere, or it can't be read */
+  chart: 'there' | 'missing' | 'other'
+  /** an image reference of another chart, for a failure */
+  otherReference?: string
 }
 
 const registry = () => siteRegistry(thisRun().inputs.site)
@@ -35,6 +57,7 @@ export async function lockRepository() {
     `加锁：没有其他人在向 ${place} 推送`,
     async () => {
       locks.push(lock(`registry path ${place}`, { script: inputs.script }))
+      locks.push(lock(`working files in ${inputs.stateDirectory}`, { script: inputs.script }))
       removeWorkingFiles() // of a run that was killed
     },
   )
@@ -58,12 +81,8 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
     `check: each bundle of ${module.name} in ${path} has nothing in it but what belongs there, its images are ${site.architecture}, have the hash that they are called by, and are those of the hints`,
     `检查：${path} 中 ${module.name} 的每个离线包只含应有的文件，镜像架构为 ${site.architecture}，与其名称中的哈希一致，且与 hints 对应`,
     async () => {
-      const files = bundleFiles(resolve(stateDirectory, path), [
-        ...charts,
-        module.name,
-        module.bundle.file.replace(/\.bundle\.tar$/, ''),
-      ])
-      const bundles = files.map((file) => readBundle(file, charts, site.architecture))
+      const files = bundleFiles(resolve(stateDirectory, path), bundleNames(module))
+      const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
       for (const bundle of bundles) {
         const { file, inDownload, chart, version, images, bytes, checksum } = bundle
         report(
@@ -82,23 +101,71 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
           images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
         })
       }
-      const twice = bundles.find((one, index) =>
-        bundles
-          .slice(0, index)
-          .some((other) => other.chart === one.chart && other.version === one.version),
-      )
-      if (twice) {
+      if (bundles.length === 0 && badBundles.length === 0) {
         throw new Failure(
-          EXIT.badBundle,
-          `two of the bundles in ${path} are ${twice.chart} ${twice.version}: name one with --bundle FILE`,
-          `${path} 中有两个 ${twice.chart} ${twice.version} 的离线包：请用 --bundle FILE 指定其一`,
+          EXIT.missingInput,
+          `no bundle of ${charts.join(', ')} in ${path}`,
+          `${path} 中没有 ${charts.join('、')} 的离线包`,
         )
       }
-      return bundles
+      // the download and the bundle that was unpacked beside it
+      return bundles.filter(
+        (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
+      )
     },
   )
   return found ?? [undefined]
 }
+
+/** Bundles of a directory that are damaged or unfit: told at the end, so that the others come in. */
+const badBundles: Failure[] = []
+
+/** The bundle in a file; none where it is of another chart, or bad, and others stand beside it. */
+function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
+  try {
+    return [readBundle(file, charts, thisRun().inputs.site.architecture)]
+  } catch (error) {
+    if (!(error instanceof Failure) || isAlone) throw error
+    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken: ${error.en}`)
+    else badBundles.push(error)
+    return []
+  }
+}
+
+function isSameBundle(one: Bundle, other: Bundle): boolean {
+  if (one.chart !== other.chart || one.version !== other.version) return false
+  const images = ({ images }: Bundle) =>
+    JSON.stringify(images.map(({ source, id }) => [source, id]))
+  if (images(one) === images(other)) return true
+  throw new Failure(
+    EXIT.badBundle,
+    `${one.file} and ${other.file} are both ${one.chart} ${one.version}, with other images: name one with --bundle FILE`,
+    `${one.file} 与 ${other.file} 都是 ${one.chart} ${one.version}，但镜像不同：请用 --bundle FILE 指定其一`,
+  )
+}
+
+/**
+ * Ends a run in which a bundle of the directory was bad; the others are in.
+ * @throws Failure 65
+ */
+export async function tellBadBundles() {
+  const [first, ...more] = badBundles
+  if (!first) return
+  const problems = [first, ...more].map(({ en }) => en)
+  throw new Failure(
+    EXIT.badBundle,
+    problems.join('\n'),
+    [first, ...more].map(({ zh }) => zh).join('\n'),
+    {
+      ...first.details,
+      state: ['the other bundles are in', '其他离线包均已同步'],
+    },
+  )
+}
+
+/** Is everything of the bundle in place, and right? */
+const isComplete = ({ missing, different, chart }: Standing) =>
+  missing.length + different.length === 0 && chart === 'there'
 
 /**
  * Are all images of the bundle in the registry, with the same image ID, and is the chart in the chart
@@ -113,22 +180,25 @@ export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
     `仅当 ${place} 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行`,
     async () => {
       const standing = await standingOf(bundle!, 'before').catch(async (failure: unknown) => {
-        await readContent(bundle!)
+        if (failure instanceof Failure && failure.exitCode === EXIT.unreachable)
+          await readContent(bundle!)
         throw failure
       })
+      setResult(bundle!, standing, 0)
       last = { bundle: bundle!, standing }
       onFailureDescribe(describe)
       if (standing.different.length > 0 && !inputs.flags['replace-tags'])
         throw otherImages(standing)
+      if (standing.chart === 'other' && inputs.site.chartRepository.kind !== 'LOCAL')
+        throw otherChart(bundle!, standing)
       const { images, chart, version } = bundle!
       const there = images.length - standing.missing.length - standing.different.length
-      const done = there === images.length && standing.chart
-      const theChart = `the chart ${chart} ${version} ${standing.chart ? 'is' : 'is not'}`
+      const done = isComplete(standing)
+      const theChart = `the chart ${chart} ${version} ${standing.chart === 'there' ? 'is' : 'is not'}`
       report(
         `  ${there} of ${images.length} images are there, ${theChart}` +
           (done ? ': nothing to do · 均已就绪，无需同步' : ''),
       )
-      setResult(bundle!, standing, done ? 0 : standing.missing.length + standing.different.length)
       return done
     },
   )
@@ -150,7 +220,8 @@ function setResult(bundle: Bundle, { missing, different, chart }: Standing, push
     pushed,
     missing: missing.map(({ target }) => target),
     different: different.map(({ image }) => image.target),
-    chartInPlace: chart,
+    chartInPlace: chart === 'there',
+    checksum: bundle.checksum?.from ?? null,
   })
   result({ bundles: [...outcomes.values()] })
 }
@@ -175,6 +246,21 @@ function otherImages({ different }: Standing): Failure {
   )
 }
 
+function otherChart({ chart, version }: Bundle, { otherReference }: Standing): Failure {
+  return new Failure(
+    EXIT.configuration,
+    `the chart ${chart} ${version} in the chart repository is made for other places: it has ${otherReference}`,
+    `chart 仓库中的 ${chart} ${version} 指向其他位置：${otherReference}`,
+    {
+      state: ['nothing was pushed', '未推送任何内容'],
+      next: [
+        'is project right in the site file? If so, delete this version from the chart repository, and run the same command again',
+        '请确认站点配置中的 project；若无误，请从 chart 仓库删除该版本后重新执行同一命令',
+      ],
+    },
+  )
+}
+
 async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Standing> {
   const server = registry()
   const path = repositoryPath()
@@ -184,7 +270,7 @@ async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Sta
       return imageIdAt(server, `${path}/${name}`, tag)
     }),
   )
-  const chart = await hasChart(bundle)
+  const { chart, otherReference } = await chartStanding(bundle)
   const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
   note({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })
   return {
@@ -194,23 +280,50 @@ async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Sta
       return found !== undefined && found !== image.id ? [{ image, found }] : []
     }),
     chart,
+    otherReference,
   }
 }
 
-async function hasChart({ chart, version }: Bundle): Promise<boolean> {
-  const { site, stateDirectory } = thisRun().inputs
+/** The chart that is in the chart repository, and whether its values name the bundle's images at this site. */
+async function chartStanding(bundle: Bundle): Promise<Pick<Standing, 'chart' | 'otherReference'>> {
+  const { chart, hints } = bundle
+  const package_ = await storedChart(bundle)
+  if (!package_) return { chart: 'missing' }
+  try {
+    const data = gunzipSync(package_)
+    const read: Read = (offset, size) => data.subarray(offset, offset + size)
+    const what = `${chart}-${bundle.version}.tgz`
+    const members = membersOf(read, { offset: 0, size: data.length }, what)
+    const values = chartValues(read, members, `${chart}/`, what)
+    const place = `${registry().address}/${repositoryPath()}`
+    for (const { hint, image } of hints) {
+      const reference = resolveHint(hint, values)
+      if (reference.replace(/:latest$/, '') !== `${place}/${image.target}`.replace(/:latest$/, ''))
+        return { chart: 'other', otherReference: reference }
+    }
+    return { chart: 'there' }
+  } catch (error) {
+    const words = error instanceof Failure ? error.en : (error as Error).message
+    return { chart: 'other', otherReference: `no readable package: ${words}` }
+  }
+}
+
+async function storedChart({ chart, version }: Bundle): Promise<Buffer | undefined> {
+  const { site } = thisRun().inputs
   const { kind, url, login, caFile, plainHttp } = site.chartRepository
-  if (kind === 'LOCAL')
-    return existsSync(join(stateDirectory, `local-repo/${chart}-${version}.tgz`))
+  if (kind === 'LOCAL') {
+    const path = localPackage(chart, version)
+    return existsSync(path) ? readFileSync(path) : undefined
+  }
   const server: Server = { address: url!, caFile, login: login ? 'CHART_REPO' : undefined }
-  if (kind !== 'OCI') return chartIsAt(server, chart, version)
+  if (kind !== 'OCI') return chartAt(server, chart, version)
   const [host, ...path] = url!.replace(/^oci:\/\//, '').split('/')
   if (plainHttp) usePlainHttp(host!)
-  // helm and charts-syncer write + as _ in a tag (helm 3 pkg/registry/util.go)
-  const tag = version.replaceAll('+', '_')
-  const found = await imageIdAt({ ...server, address: host! }, [...path, chart].join('/'), tag)
-  return found !== undefined
+  return ociChartAt({ ...server, address: host! }, [...path, chart].join('/'), version)
 }
+
+const localPackage = (chart: string, version: string) =>
+  join(thisRun().inputs.stateDirectory, `local-repo/${chart}-${version}.tgz`)
 
 /**
  * Reads the whole bundle, each layer against its hash, before anything leaves this machine.
@@ -237,7 +350,7 @@ async function readContent(bundle: Bundle) {
 }
 
 /**
- * Sets `$source`, the bundle's file, and `$bundle`, the name under which the charts-syncer that is
+ * Sets `$source`, the bundle's file, for a download `$offset` and `$size` of the bundle in it, and `$bundle`, the name under which the charts-syncer that is
  * installed reads it: `<chart>-<version>.bundle.tar`, or, DaoCloud's, `<chart>_<version>.bundle.tar`
  * (upstream 0.20 pkg/client/intermediate/intermediate.go).
  * @throws Failure 78 where charts-syncer can't read bundles, or not one of this version
@@ -246,6 +359,10 @@ export async function setBundle(bundle: Bundle | undefined) {
   const path = bundlePath(thisRun().inputs)
   const isFile = path.endsWith('.tar')
   await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => bundle!.file)
+  if (bundle?.inDownload) {
+    await setVariable('offset', '', async () => String(bundle.region.offset))
+    await setVariable('size', '', async () => String(bundle.region.size))
+  }
   await setVariable('bundle', '{chart}-{version}.bundle.tar', async () => {
     const help = await answer('charts-syncer sync --help 2>&1')
     if (help.includes('--use-plain-http')) {
@@ -281,7 +398,7 @@ export async function setBundle(bundle: Bundle | undefined) {
  * image (upstream 0.20 pkg/syncer/index.go).
  */
 export function onlyImages(bundle: Bundle | undefined): boolean {
-  return bundle !== undefined && last?.bundle === bundle && last.standing.chart
+  return bundle !== undefined && last?.bundle === bundle && last.standing.chart === 'there'
 }
 
 /**
@@ -291,7 +408,10 @@ export function onlyImages(bundle: Bundle | undefined): boolean {
 export async function watchSync(sync: () => Promise<unknown>) {
   const { dryRun } = thisRun()
   if (dryRun) return void (await sync())
-  const { missing, different } = last!.standing
+  const { bundle, standing } = last!
+  const { missing, different } = standing
+  // ours, for another registry: charts-syncer would keep it
+  if (standing.chart === 'other') rmSync(localPackage(bundle.chart, bundle.version))
   const wanted = [...missing, ...different.map(({ image }) => image)]
   const bytesOf = (images: BundleImage[]) =>
     [...new Set(images.flatMap(({ layers }) => layers))].reduce((sum, { size }) => sum + size, 0)
@@ -340,14 +460,14 @@ export async function checkArrived(bundle: Bundle | undefined) {
       last = { bundle: bundle!, standing }
       setResult(bundle!, standing, pushed)
       const { missing, different, chart } = standing
-      if (missing.length + different.length === 0 && chart) {
+      if (isComplete(standing)) {
         report(`  ${bundle!.images.length} images and the chart are there · 均已就绪`)
         return
       }
       const lines = [
         ...missing.map(({ target }) => `missing: ${target}`),
         ...different.map(({ image, found }) => `another image: ${image.target} is ${found}`),
-        ...(chart ? [] : [`missing: the chart ${bundle!.chart} ${bundle!.version}`]),
+        ...(chart === 'there' ? [] : [`${chart}: the chart ${bundle!.chart} ${bundle!.version}`]),
       ]
       throw new Failure(
         EXIT.commandFailed,
@@ -362,15 +482,20 @@ export async function checkArrived(bundle: Bundle | undefined) {
 /** What is in place, for a failure. */
 async function describe() {
   const { bundle } = last!
-  const { missing, different, chart } = await standingOf(bundle, 'after')
+  const before = last!.standing
+  const standing = await standingOf(bundle, 'after')
+  const { missing, different, chart } = standing
+  const pushed = before.missing.length + before.different.length - missing.length - different.length
+  setResult(bundle, standing, pushed)
   const there = bundle.images.length - missing.length - different.length
   const state: [string, string] = [
-    `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${thisRun().inputs.site.containerRegistry}/${repositoryPath()}; the chart ${chart ? 'is' : 'is not'} in the chart repository`,
-    `${bundle.chart} ${bundle.version} 的 ${bundle.images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${chart ? '已' : '未'}在 chart 仓库中`,
+    `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${thisRun().inputs.site.containerRegistry}/${repositoryPath()}; the chart ${chart === 'there' ? 'is' : 'is not'} in the chart repository`,
+    `${bundle.chart} ${bundle.version} 的 ${bundle.images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${chart === 'there' ? '已' : '未'}在 chart 仓库中`,
   ]
   const next: [string, string] = [
-    'mend the cause and run the same command again: what is there is kept',
-    '排除故障后重新执行同一命令，已就绪的内容会保留',
+    (endingFailure() ? '' : 'mend the cause and ') +
+      'run the same command again: what is there is kept',
+    '请重新执行同一命令，已就绪的内容会保留',
   ]
   return { state, next }
 }

@@ -18,9 +18,23 @@ export interface Member extends Region {
 export function unfit(en: string, zh: string): Failure {
   return new Failure(EXIT.badBundle, en, zh, {
     state: ['nothing was pushed or loaded', '未推送或加载任何内容'],
-    next: ['fetch the bundle again', '请重新下载离线包'],
+    next: [
+      'compare its sha512 with that of the download page: another one, and it was damaged on the way: fetch it again; the same, and the vendor has to know',
+      '请与下载页的 sha512 比较：不一致则为传输损坏，请重新下载；一致则请联系厂商',
+    ],
   })
 }
+
+/** Reads bytes of an archive, as many as there are, up to `size`. */
+export type Read = (offset: number, size: number) => Buffer
+
+/** Reads from an open file. */
+export const fromFile =
+  (descriptor: number): Read =>
+  (offset, size) => {
+    const buffer = Buffer.alloc(size)
+    return buffer.subarray(0, readSync(descriptor, buffer, 0, size, offset))
+  }
 
 const BLOCK = 512
 /** PAX records that say nothing about which bytes belong to which file. */
@@ -29,17 +43,18 @@ const HARMLESS = /^(mtime|atime|ctime|uid|gid|uname|gname|comment|LIBARCHIVE\..*
 /**
  * The members of a tar archive that stands in a part of an open file. Only the headers are read, so it
  * takes milliseconds whatever the size; libraries read an archive as a stream, all of it. It is strict,
- * because what is checked must be what other programs then read: nothing but regular files, each name
- * once, each header's checksum right, the end marker there and nothing behind it. A PAX or GNU long
+ * because what is checked must be what other programs then read: nothing but regular files and
+ * directories, each name once, each header's checksum right, the end marker there and nothing behind
+ * it. (One name twice with the very same content is let through: so charts-syncer writes an image that
+ * has two tags, go-containerregistry 0.14 pkg/v1/tarball/write.go.) A PAX or GNU long
  * name header must stand directly before its file: where a PAX size precedes another of them, readers
  * disagree (GHSA-vmf3-w455-68vh).
  * @param where the whole file, or a member of another archive
  * @param what how a failure calls it
  * @throws Failure 65 with the entry and what is wrong with it
  */
-export function membersOf(descriptor: number, where: Region, what: string): Member[] {
-  const members: Member[] = []
-  const names = new Set<string>()
+export function membersOf(bytes: Read, where: Region, what: string): Member[] {
+  const members = new Map<string, Member>()
   const end = where.offset + where.size
   let offset = where.offset
   let pax: Record<string, string> | undefined
@@ -51,9 +66,8 @@ export function membersOf(descriptor: number, where: Region, what: string): Memb
       `${what}：第 ${offset - where.offset} 字节处：${zh}`,
     )
   const read = (from: number, size: number): Buffer => {
-    const buffer = Buffer.alloc(size)
-    if (from + size > end || readSync(descriptor, buffer, 0, size, from) !== size)
-      throw bad('it is cut off', '文件不完整')
+    const buffer = from + size > end ? undefined : bytes(from, size)
+    if (buffer?.length !== size) throw bad('it is cut off', '文件不完整')
     return buffer
   }
 
@@ -62,7 +76,8 @@ export function membersOf(descriptor: number, where: Region, what: string): Memb
     if (header.every((byte) => byte === 0)) break
     const { type, size: plainSize, name: plainName } = parseHeader(header, bad)
     const begin = offset + BLOCK
-    if (type === 'x' || type === 'L') {
+    let size = plainSize
+    if (type === 'x' || type === 'L' || type === 'g') {
       if (pax || longName !== undefined)
         throw bad(
           'two extended headers follow each other, which programs read differently',
@@ -70,12 +85,14 @@ export function membersOf(descriptor: number, where: Region, what: string): Memb
         )
       if (plainSize > 65536) throw bad('an extended header is too long', '扩展头过长')
       const data = read(begin, plainSize)
-      if (type === 'L') longName = data.toString().replace(/\0.*$/s, '')
-      else pax = parsePax(data, bad)
+      if (type === 'g') parsePax(data, HARMLESS, bad)
+      else if (type === 'L') longName = data.toString().replace(/\0.*$/s, '')
+      else pax = parsePax(data, /^(path|size)$/, bad)
     } else {
       const name = longName ?? pax?.['path'] ?? plainName
-      const size = pax?.['size'] === undefined ? plainSize : Number(pax['size'])
-      if (type !== '0' && type !== '\0')
+      if (pax?.['size'] !== undefined) size = Number(pax['size'])
+      const isDirectory = type === '5' && size === 0
+      if (type !== '0' && type !== '\0' && !isDirectory)
         throw bad(
           `${JSON.stringify(name)} is not a regular file (type ${JSON.stringify(type)})`,
           `${JSON.stringify(name)} 不是普通文件（类型 ${JSON.stringify(type)}）`,
@@ -83,13 +100,18 @@ export function membersOf(descriptor: number, where: Region, what: string): Memb
       if (!Number.isSafeInteger(size)) throw bad('its size is no number', '文件大小无效')
       if (begin + size > end)
         throw bad(`${JSON.stringify(name)} is cut off`, `${JSON.stringify(name)} 不完整`)
-      if (names.has(name))
+      if (name.startsWith('/') || name.split('/').includes('..'))
+        throw bad(`${JSON.stringify(name)} leads elsewhere`, `${JSON.stringify(name)} 指向其他位置`)
+      const first = members.get(name)
+      const isSame = () =>
+        first!.size === size &&
+        size <= 1 << 24 &&
+        read(first!.offset, size).equals(read(begin, size))
+      if (first && !isSame())
         throw bad(`${JSON.stringify(name)} stands twice`, `${JSON.stringify(name)} 重复出现`)
-      names.add(name)
-      members.push({ name, offset: begin, size })
+      if (!first && !isDirectory) members.set(name, { name, offset: begin, size })
       pax = longName = undefined
     }
-    const size = type === 'x' || type === 'L' ? plainSize : members.at(-1)!.size
     offset = begin + Math.ceil(size / BLOCK) * BLOCK
   }
   if (pax || longName !== undefined)
@@ -100,7 +122,7 @@ export function membersOf(descriptor: number, where: Region, what: string): Memb
     throw bad('the end marker is missing: it is cut off', '缺少结束标记，文件不完整')
   if (rest > 1024 * 1024 || !read(offset, rest).every((byte) => byte === 0))
     throw bad('something stands behind the end marker', '结束标记之后还有内容')
-  return members
+  return [...members.values()]
 }
 
 type Bad = (en: string, zh: string) => Failure
@@ -140,7 +162,7 @@ function parseSize(field: Buffer, bad: Bad): number {
 }
 
 /** The records of a PAX header: `LENGTH KEY=VALUE\n` each. */
-function parsePax(data: Buffer, bad: Bad): Record<string, string> {
+function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, string> {
   const records: Record<string, string> = {}
   for (let at = 0; at < data.length;) {
     const blank = data.indexOf(32, at)
@@ -150,7 +172,7 @@ function parsePax(data: Buffer, bad: Bad): Record<string, string> {
     const [, key, value] = /^([^=]+)=([^]*)\n$/.exec(record) ?? []
     if (!/^[1-9]\d*$/.test(digits) || end > data.length || key === undefined)
       throw bad('a PAX header is damaged', 'PAX 扩展头已损坏')
-    if (key in records || !(key === 'path' || key === 'size' || HARMLESS.test(key)))
+    if (key in records || !(allowed.test(key) || HARMLESS.test(key)))
       throw bad(`a PAX header has ${JSON.stringify(key)}`, `PAX 扩展头含有 ${JSON.stringify(key)}`)
     if (key === 'size' && !/^\d+$/.test(value!)) throw bad('a size is no number', '大小字段无效')
     records[key] = value!

@@ -18,6 +18,7 @@ import {
   onlyImages,
   repositoryUrl,
   setBundle,
+  tellBadBundles,
   watchSync,
 } from '../lib/sync.ts'
 
@@ -41,13 +42,14 @@ for (const bundle of await findBundles()) {
   step('load-image-yaml')
   await setBundle(bundle)
   say(
-    'in a directory of its own, under the name that charts-syncer reads; a download that holds the bundle is unpacked into it',
-    '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中',
+    'in a directory of its own, under the name that charts-syncer reads; out of a download it is copied',
+    '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制',
   )
   if (bundle?.inDownload) {
     await run`
 rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
-tar -xOf $source ${bundle.inDownload} > ${directory}/$bundle`
+dd if=$source of=${directory}/$bundle status=none \
+  bs=1M iflag=skip_bytes,count_bytes skip=$offset count=$size`
   } else {
     await run`
 rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
@@ -60,20 +62,20 @@ ln -sr $source ${directory}/$bundle`
     await run`
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: ${directory} # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: ${module.bundle.directory} # relative to where charts-syncer runs, not to this file
 target:
   containerRegistry: ${site.containerRegistry} # the image registry
   containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
   repo:
     kind: LOCAL
-    path: ${onlyImages(bundle) ? './charts-syncer/local-repo' : './local-repo'}
+    path: ${onlyImages(bundle) ? './local-repo' : '../local-repo'}
 # containers.auth: in the environment, TARGET_CONTAINERS_AUTH_*
 EOF`
   } else {
     await run`
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: ${directory} # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: ${module.bundle.directory} # relative to where charts-syncer runs, not to this file
 target:
   containerRegistry: ${site.containerRegistry} # the image registry
   containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
@@ -99,15 +101,17 @@ EOF`
           'TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD"',
         ]),
     // Go trusts what is in it
-    ...(caFiles().length > 0 ? ['SSL_CERT_FILE=$PWD/charts-syncer/ca.crt'] : []),
+    ...(caFiles().length > 0 ? ['SSL_CERT_FILE=$PWD/ca.crt'] : []),
   )
   await watchSync(
     () => run`
+(cd charts-syncer && \
 ${logins} \
-TMPDIR=$PWD/charts-syncer/tmp \
-charts-syncer sync --config load-image.yaml --workdir charts-syncer/work`,
+TMPDIR=$PWD/tmp \
+charts-syncer sync --config ../load-image.yaml --workdir work)`,
   )
   await checkArrived(bundle)
 }
 
+await tellBadBundles()
 await finish()

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import fc from 'fast-check'
+import { stringify } from 'yaml'
 import { describe, expect, test } from 'vitest'
 import { checkContent, readBundle, type Bundle } from '../lib/bundle.ts'
 import { Failure } from '../lib/failure.ts'
@@ -70,6 +71,86 @@ test('names over 100 characters are read in every format of tar', async () => {
     const file = makeBundle(join(temporaryDirectory(), 'b.tar'), { tar, files: { [long]: 'x' } })
     expect((await read(file)).images).toHaveLength(3)
   }
+})
+
+describe('what real tools write is read', () => {
+  const cases: [string, Recipe, string[]][] = [
+    [
+      'an image with two tags, whose configuration stands twice',
+      {
+        manifest: ([a, ...rest]) => [
+          a,
+          { ...a, RepoTags: [a.RepoTags[0].replace(/:.*/, ':stable')] },
+          ...rest,
+        ],
+        files: {
+          'hints.yaml': stringify(
+            [
+              'skoala-api:v0.14.0',
+              'skoala-api:stable',
+              'skoala-agent:v0.14.0',
+              'skoala-hive:v0.14.0',
+            ].map((name) => `release.daocloud.io/skoala/${name}`),
+          ),
+        },
+      },
+      ['skoala-api:v0.14.0', 'skoala-api:stable', 'skoala-agent:v0.14.0', 'skoala-hive:v0.14.0'],
+    ],
+    [
+      'a key that stands twice in values.yaml, the last of which helm takes',
+      {
+        images: { 'skoala-api': 'api' },
+        files: {
+          'original-chart/values.yaml':
+            'global: {imageRegistry: release.daocloud.io/skoala}\napi: {image: {repository: x, tag: y}}\napi: {image: {repository: skoala-api, tag: v0.14.0}}\n',
+        },
+      },
+      ['skoala-api:v0.14.0'],
+    ],
+    [
+      'a reference without a tag, which means latest',
+      {
+        images: { 'skoala-api': 'api' },
+        manifest: ([a]) => [{ ...a, RepoTags: ['docker.io/library/skoala-api:latest'] }],
+        files: { 'hints.yaml': "- 'skoala-api'\n" },
+      },
+      ['skoala-api:latest'],
+    ],
+  ]
+  test.each(cases)('%s', async (_, recipe, targets) => {
+    const file = makeBundle(join(temporaryDirectory(), 'skoala-0.14.0.bundle.tar'), recipe)
+    expect((await read(file)).images.map(({ target }) => target)).toEqual(targets)
+  })
+
+  test('directories in a bundle, and a download whose bundle is in one', async () => {
+    const directory = temporaryDirectory()
+    const bundle = makeBundle(join(directory, 'skoala_0.14.0.bundle.tar'))
+    execFileSync(
+      'bash',
+      [
+        '-c',
+        'mkdir x skoala-offline && tar -xf "$0" -C x && tar -cf skoala-offline/"$0" -C x hints.yaml images.tar original-chart && tar -cf download.tar skoala-offline',
+        basename(bundle),
+      ],
+      { cwd: directory },
+    )
+    expect((await read(join(directory, 'skoala-offline', basename(bundle)))).images).toHaveLength(3)
+    expect(await read(join(directory, 'download.tar'))).toMatchObject({
+      inDownload: 'skoala-offline/skoala_0.14.0.bundle.tar',
+    })
+  })
+
+  test('a global PAX header that says nothing about the files', async () => {
+    const file = makeBundle(join(temporaryDirectory(), 'b.tar'))
+    const record = '13 comment=x\n'
+    const data = Buffer.concat([
+      header('pax', 'g', record.length),
+      padded(record),
+      readFileSync(file),
+    ])
+    writeFileSync(file, data)
+    expect((await read(file)).images).toHaveLength(3)
+  })
 })
 
 test('of 200 flipped bits, each that changes what an image is or is called is refused', async () => {
@@ -147,7 +228,7 @@ describe('a bundle is refused, by name', () => {
         files: { 'original-chart/x': '' },
         tar: ['--transform=s,original-chart/x$,original-chart/../../etc/x,', '-P'],
       },
-      /"original-chart\/\.\.\/\.\.\/etc\/x" does not belong/,
+      /"original-chart\/\.\.\/\.\.\/etc\/x" leads elsewhere/,
     ],
     ['another architecture', { architecture: 'arm64' }, /is for arm64; the site file says amd64/],
     [
@@ -258,7 +339,7 @@ describe('a bundle is refused, by name', () => {
     [
       'a global PAX header',
       () => Buffer.concat([header('pax', 'g', 12), padded('12 size=512\n'), good()]),
-      /is not a regular file \(type "g"\)/,
+      /a PAX header has "size"/,
     ],
     [
       'another archive behind the end marker',
@@ -266,6 +347,15 @@ describe('a bundle is refused, by name', () => {
       /something stands behind the end marker/,
     ],
     ['no archive at all', () => Buffer.from('x'.repeat(5000)), /a header is damaged/],
+    [
+      'a download whose bundle is called like an option of tar',
+      () =>
+        Buffer.concat([
+          header('--use-compress-program=sh;.bundle.tar', '0', 0),
+          Buffer.alloc(1024),
+        ]),
+      /is neither a bundle/,
+    ],
     ['an empty file', () => Buffer.alloc(0), /it is cut off/],
   ]
   test.each(raw)('%s', async (_, bytes, sentence) => {

@@ -456,7 +456,10 @@ describe('the lines of the README that run it at night', () => {
       CHART_REPO_PASSWORD: lab.chartRepository.password,
     }
     // the README's own file, with the lab's values
-    const file = fences('sh')[0]!.replace(/^(\w+)=.*$/gm, (_, name) => `${name}=${variables[name]}`)
+    const file = fences('sh')[0]!.replace(
+      /^(\w+)=.*$/gm,
+      (_, name) => `${name}='${variables[name]}'`,
+    )
     const environmentFile = join(temporaryDirectory(), 'dce-upgrade.env')
     writeFileSync(environmentFile, file, { mode: 0o600 })
     const here = (line: string) =>

@@ -31,13 +31,13 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 与 mspider.en.md:34-40 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
 export source='../../../mspider-offline/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
-# in a directory of its own, under the name that charts-syncer reads; a download that holds the bundle is unpacked into it
-# 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中
+# in a directory of its own, under the name that charts-syncer reads; out of a download it is copied
+# 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制
 rm -rf charts-syncer && mkdir -p charts-syncer/mspider-offline charts-syncer/tmp
 ln -sr $source charts-syncer/mspider-offline/$bundle
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: charts-syncer/mspider-offline # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: mspider-offline # relative to where charts-syncer runs, not to this file
 target:
   containerRegistry: 10.16.10.111 # the image registry
   containerRepository: release.daocloud.io/mspider # the path in it
@@ -50,11 +50,12 @@ EOF
 # Run the command to synchronize the images · 执行同步镜像命令 (mspider.en.md:69-73)
 # differs from mspider.en.md:72: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
 # 与 mspider.en.md:72 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
+(cd charts-syncer && \
 TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME" \
 TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD" \
 TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME" \
 TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD" \
-TMPDIR=$PWD/charts-syncer/tmp \
-charts-syncer sync --config load-image.yaml --workdir charts-syncer/work
+TMPDIR=$PWD/tmp \
+charts-syncer sync --config ../load-image.yaml --workdir work)
 # check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository
 # 检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中

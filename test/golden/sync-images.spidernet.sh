@@ -33,13 +33,13 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 与 spidernet.en.md:36-38 不同：username 和 password 与 auth 同级而不在其下：charts-syncer 会报 unknown field "password" 并退出，什么也不同步
 export source='../../../spidernet-offline/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
-# in a directory of its own, under the name that charts-syncer reads; a download that holds the bundle is unpacked into it
-# 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则将离线包解到其中
+# in a directory of its own, under the name that charts-syncer reads; out of a download it is copied
+# 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制
 rm -rf charts-syncer && mkdir -p charts-syncer/spidernet-offline charts-syncer/tmp
 ln -sr $source charts-syncer/spidernet-offline/$bundle
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: charts-syncer/spidernet-offline # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: spidernet-offline # relative to where charts-syncer runs, not to this file
 target:
   containerRegistry: 10.16.10.111 # the image registry
   containerRepository: release.daocloud.io/spidernet # the path in it
@@ -52,11 +52,12 @@ EOF
 # Run the image synchronization command · 执行同步镜像命令 (spidernet.en.md:81-85)
 # differs from spidernet.en.md:84: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
 # 与 spidernet.en.md:84 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
+(cd charts-syncer && \
 TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME" \
 TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD" \
 TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME" \
 TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD" \
-TMPDIR=$PWD/charts-syncer/tmp \
-charts-syncer sync --config load-image.yaml --workdir charts-syncer/work
+TMPDIR=$PWD/tmp \
+charts-syncer sync --config ../load-image.yaml --workdir work)
 # check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository
 # 检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中
