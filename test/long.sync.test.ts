@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
   closeSync,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   openSync,
@@ -504,5 +506,204 @@ describe('the lines of the README that run it at night', () => {
     const result = await runProgram(program!, args, { cwd: copy, env })
     expect(result).toMatchObject({ exitCode: 0, output: '' })
     await allThere(site, 'skoala', bundleOf('skoala'))
+  })
+})
+
+describe('what would go unseen is seen', () => {
+  const module = 'skoala'
+  const bundle = bundleOf(module)
+  const version = lab.modules[module]!.new.version
+
+  test('a chart in local-repo that is broken, or was made for another project, is made anew', async () => {
+    const site = emptySite('LOCAL')
+    expect((await sync(site, module, bundle)).exitCode).toBe(0)
+    const chart = join(site.state, module, `local-repo/${module}-${version}.tgz`)
+    const good = readFileSync(chart)
+    writeFileSync(chart, good.subarray(0, 100))
+    const again = await sync(site, module, bundle)
+    expect(again.exitCode, again.output).toBe(0)
+    expect(readFileSync(chart).length).toBeGreaterThan(100)
+
+    // the same state, another project
+    const text = readFileSync(site.site, 'utf8')
+    writeFileSync(site.site, text.replace(site.project, `${site.project}-other`))
+    const other = await sync(site, module, bundle)
+    expect(other.exitCode, other.output).toBe(0)
+    const values = await runProgram('tar', ['-xOzf', chart, `${module}/values.yaml`])
+    expect(values.stdout).toContain(`${site.project}-other/${module}/`)
+    await allThere({ ...site, project: `${site.project}-other` }, module, bundle)
+  })
+
+  test('a chart in the chart repository that was made for another project is named, and nothing is pushed: 78', async () => {
+    const site = emptySite('HARBOR')
+    expect((await sync(site, module, bundle)).exitCode).toBe(0)
+    const text = readFileSync(site.site, 'utf8')
+    writeFileSync(
+      site.site,
+      text.replace(`project: ${site.project}`, `project: ${site.project}-other`),
+    )
+    const other = await sync(site, module, bundle)
+    expect(other.stderr).toMatch(
+      new RegExp(`is made for other places: it has \\S+/${site.project}/skoala/skoala-\\w+:v`),
+    )
+    expect(other.exitCode, other.output).toBe(78)
+    expect(await idAt(`${site.project}-other/${module}/skoala-api`, `v${version}`)).toBeUndefined()
+  })
+
+  test('one bad bundle in a directory: the others come in, and the run ends with 65', async () => {
+    const directory = temporaryDirectory()
+    symlinkSync(bundle, join(directory, basename(bundle)))
+    writeFileSync(
+      join(directory, 'skoala-0.15.0.bundle.tar'),
+      readFileSync(bundle).subarray(0, 90_000),
+    )
+    symlinkSync(bundleOf('mspider'), join(directory, 'skoala-agent-0.1.0.bundle.tar'))
+    const site = emptySite()
+    const result = await sync(site, module, directory)
+    expect(result.stderr).toMatch(
+      /skoala-0\.15\.0\.bundle\.tar[^\n]*cut off[\s\S]*the other bundles are in/,
+    )
+    expect(result.stdout).toMatch(
+      /skoala-agent-0\.1\.0\.bundle\.tar: not taken: .*the chart mspider/,
+    )
+    expect(result.exitCode, result.output).toBe(65)
+    await allThere(site, module, bundle)
+  })
+
+  test('--all names what no module claims, and a directory that is not there: 66', async () => {
+    const directory = temporaryDirectory()
+    symlinkSync(bundle, join(directory, basename(bundle)))
+    writeFileSync(join(directory, 'kangaroo-1.0.0.bundle.tar'), '')
+    const site = emptySite()
+    const all = (path: string) =>
+      runInLab('sync-images', ['--all', '--quiet', '--site', site.site, '--bundle', path])
+    const result = await all(directory)
+    expect(result.stderr).toMatch(/not taken[^\n]*: kangaroo-1\.0\.0\.bundle\.tar\n/)
+    expect(result).toMatchObject({ exitCode: 0, stdout: '' })
+    const missing = await all('/nowhere')
+    expect(missing.stderr).toContain('there is no directory /nowhere: is it mounted?')
+    expect(missing.exitCode).toBe(66)
+    expect((await runInLab('sync-images', ['--all', '--help'])).exitCode).toBe(0)
+  })
+
+  test('TERM to npx ends a run with --all: nothing is left at work, and no further module begins', async () => {
+    const directory = temporaryDirectory()
+    for (const each of ['kairship', 'skoala'])
+      symlinkSync(bundleOf(each), join(directory, basename(bundleOf(each))))
+    const site = emptySite()
+    const mark = randomBytes(8).toString('hex')
+    const { NODE_OPTIONS: _, ...env } = scriptEnv({ ...lab.env, SYNC_RUN: mark })
+    const args = [
+      'zx',
+      'scripts/sync-images.mts',
+      '--all',
+      '--site',
+      site.site,
+      '--bundle',
+      directory,
+    ]
+    const npx = spawn('npx', args, { cwd: ROOT, env, stdio: 'ignore' })
+    const ours = () => processesOf(`SYNC_RUN=${mark}`)
+    const syncer = () => ours().find(({ command }) => /^charts-syncer sync --c/.test(command))
+    await vi.waitFor(() => expect(syncer()).toBeDefined(), { timeout: 30_000, interval: 2 })
+    const { pid } = syncer()!
+    process.kill(pid, 'SIGSTOP')
+    npx.kill('SIGTERM')
+    await new Promise((done) => setTimeout(done, 1500))
+    process.kill(pid, 'SIGCONT')
+    await vi.waitFor(() => expect(ours()).toEqual([]), { timeout: 60_000, interval: 100 })
+    expect(existsSync(join(site.state, 'skoala'))).toBe(false)
+    nothingLeft(site.state, 'kairship')
+  })
+
+  test('two sites that share one state directory do not take each other’s working files: 75', async () => {
+    const site = emptySite()
+    const second = join(dirname(site.site), 'second.yaml')
+    const text = readFileSync(site.site, 'utf8')
+    writeFileSync(second, text.replaceAll(site.project, `${site.project}-second`))
+    const mark = randomBytes(8).toString('hex')
+    const first = sync(site, module, bundle, [], { SYNC_RUN: mark })
+    const syncer = () =>
+      processesOf(`SYNC_RUN=${mark}`).find(({ command }) => /^charts-syncer sync --c/.test(command))
+    await vi.waitFor(() => expect(syncer()).toBeDefined(), { timeout: 30_000, interval: 2 })
+    const { pid } = syncer()!
+    process.kill(pid, 'SIGSTOP')
+    const other = await sync({ ...site, site: second }, module, bundle).finally(() =>
+      process.kill(pid, 'SIGCONT'),
+    )
+    expect(other.output).toMatch(/working files in \S+ is locked/)
+    expect(other.exitCode).toBe(75)
+    expect((await first).exitCode).toBe(0)
+  })
+
+  test('a registry with tokens that live for a second, as Harbor hands them out, and a bundle with two tags of one name', async () => {
+    const secret = randomBytes(8).toString('hex')
+    const directory = temporaryDirectory()
+    const tagged = makeBundle(join(directory, 'skoala-0.14.0.bundle.tar'), {
+      manifest: ([a, ...rest]) => [
+        a,
+        { ...a, RepoTags: [a.RepoTags[0].replace(/:.*/, ':stable')] },
+        ...rest,
+      ],
+      files: {
+        'hints.yaml': [
+          'skoala-api:v0.14.0',
+          'skoala-api:stable',
+          'skoala-agent:v0.14.0',
+          'skoala-hive:v0.14.0',
+        ]
+          .map((_, index) => {
+            const parts = ['api', 'second', 'agent', 'hive']
+            return `- '{{ .${parts[index]}.image.repository }}:{{ .${parts[index]}.image.tag }}'\n`
+          })
+          .join(''),
+        'original-chart/values.yaml': [
+          'api:v0.14.0',
+          'second:stable',
+          'agent:v0.14.0',
+          'hive:v0.14.0',
+        ]
+          .map((each) => {
+            const [part, tag] = each.split(':')
+            const name = part === 'second' ? 'api' : part
+            return `${part}: {image: {repository: release.daocloud.io/skoala/skoala-${name}, tag: ${tag}}}\n`
+          })
+          .join(''),
+      },
+    })
+    const server = createHttpServer((request, response) => {
+      const { method, url, headers } = request
+      if (url!.startsWith('/token')) {
+        if (headers.authorization !== authorization) return void response.writeHead(401).end()
+        return void response.end(JSON.stringify({ token: `${secret}-${Date.now()}` }))
+      }
+      const [, issued] =
+        new RegExp(`^Bearer ${secret}-(\\d+)$`).exec(headers.authorization ?? '') ?? []
+      if (!issued || Date.now() - Number(issued) > 1000) {
+        const realm = `http://${headers.host}/token`
+        const scope = `repository:${/^\/v2\/(.*?)\/(manifests|blobs)/.exec(url!)?.[1] ?? ''}:pull,push`
+        const challenge = `Bearer realm="${realm}",service="lab",scope="${scope}"`
+        return void response.writeHead(401, { 'www-authenticate': challenge }).end()
+      }
+      const [hostname, port] = registry.host.split(':')
+      const onward = httpRequest(
+        { hostname, port, method, path: url, headers: { ...headers, authorization } },
+        (answer) => {
+          response.writeHead(answer.statusCode!, answer.headers)
+          answer.pipe(response)
+        },
+      )
+      request.pipe(onward)
+    })
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    onTestFinished(() => void server.close())
+    const host = `127.0.0.1:${(server.address() as AddressInfo).port}`
+    const site = emptySite('HARBOR', { containerRegistry: host })
+    const result = await sync(site, module, tagged)
+    expect(result.exitCode, result.output).toBe(0)
+    await new Promise((done) => setTimeout(done, 1100))
+    const again = await sync(site, module, tagged)
+    expect(again.exitCode, again.output).toBe(0)
+    expect(again.stdout).toContain('nothing to do')
   })
 })
