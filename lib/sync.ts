@@ -1,49 +1,23 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
-import { gunzipSync } from 'node:zlib'
-import { note } from './audit.ts'
-import {
-  bundleFiles,
-  chartValues,
-  checkContent,
-  OtherChart,
-  readBundle,
-  resolveHint,
-  type Bundle,
-  type BundleImage,
-} from './bundle.ts'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Bundle, type BundleImage } from './bundle.ts'
+import { megabytes, readContent } from './bundles.ts'
 import { EXIT, Failure } from './failure.ts'
-import { bundleNames, bundlePath, containerRepository } from './inputs.ts'
+import {
+  isComplete,
+  localPackage,
+  registry,
+  repositoryPath,
+  standingOf,
+  type Standing,
+} from './in-registry.ts'
+import { bundlePath } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
-import {
-  chartAt,
-  imageIdAt,
-  ociChartAt,
-  siteRegistry,
-  usePlainHttp,
-  type Server,
-} from './registry.ts'
+import { imageIdAt } from './registry.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
 import { result, thisRun } from './session.ts'
 import { quote } from './shell.ts'
-import { membersOf, type Read } from './tar.ts'
-
-/** How a bundle stands at the site's registry and chart repository. */
-interface Standing {
-  missing: BundleImage[]
-  /** names that exist and hold another image */
-  different: { image: BundleImage; found: string }[]
-  /** is the chart there, made for this registry? `other`: its images are elsewhere, or it can't be read */
-  chart: 'there' | 'missing' | 'other'
-  /** an image reference of another chart, for a failure */
-  otherReference?: string
-}
-
-const registry = () => siteRegistry(thisRun().inputs.site)
-
-/** The path in the registry that the module's images are pushed to: release.daocloud.io/skoala. */
-const repositoryPath = () => containerRepository(thisRun().inputs)
 
 /**
  * One script at a time pushes to a path of a registry.
@@ -66,106 +40,6 @@ export async function lockRepository() {
 /** What charts-syncer unpacks, some gigabytes. */
 const removeWorkingFiles = () =>
   rmSync(join(thisRun().inputs.stateDirectory, 'charts-syncer'), { recursive: true, force: true })
-
-/**
- * The module's bundles, each checked as far as that is possible without reading the layers. A dry run
- * goes on as with one.
- * @throws Failure 66 there is none · 65 one is damaged or unfit
- */
-export async function findBundles(): Promise<(Bundle | undefined)[]> {
-  const { inputs } = thisRun()
-  const { module, releases, site, stateDirectory } = inputs
-  const charts = releases.map(({ chart }) => chart)
-  const path = bundlePath(inputs)
-  const found = await check(
-    `check: each bundle of ${module.name} in ${path} has nothing in it but what belongs there, its images are ${site.architecture}, have the hash that they are called by, and are those of the hints`,
-    `检查：${path} 中 ${module.name} 的每个离线包只含应有的文件，镜像架构为 ${site.architecture}，与其名称中的哈希一致，且与 hints 对应`,
-    async () => {
-      const files = bundleFiles(resolve(stateDirectory, path), bundleNames(module))
-      const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
-      for (const bundle of bundles) {
-        const { file, inDownload, chart, version, images, bytes, checksum } = bundle
-        report(
-          `  ${inDownload ?? basename(file)}: ${chart} ${version}, ${images.length} images, ${megabytes(bytes)}` +
-            (checksum
-              ? `, sha512 in ${checksum.from}`
-              : ', no sha512 file: its chart can’t be checked'),
-        )
-        note({
-          event: 'bundle',
-          file,
-          inDownload,
-          chart,
-          version,
-          checksum: checksum?.sha512,
-          images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
-        })
-      }
-      if (bundles.length === 0 && badBundles.length === 0) {
-        throw new Failure(
-          EXIT.missingInput,
-          `no bundle of ${charts.join(', ')} in ${path}`,
-          `${path} 中没有 ${charts.join('、')} 的离线包`,
-        )
-      }
-      // the download and the bundle that was unpacked beside it
-      return bundles.filter(
-        (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
-      )
-    },
-  )
-  return found ?? [undefined]
-}
-
-/** Bundles of a directory that are damaged or unfit: told at the end, so that the others come in. */
-const badBundles: Failure[] = []
-
-/** The bundle in a file; none where it is of another chart, or bad, and others stand beside it. */
-function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
-  try {
-    return [readBundle(file, charts, thisRun().inputs.site.architecture)]
-  } catch (error) {
-    if (!(error instanceof Failure) || isAlone) throw error
-    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken: ${error.en}`)
-    else badBundles.push(error)
-    return []
-  }
-}
-
-function isSameBundle(one: Bundle, other: Bundle): boolean {
-  if (one.chart !== other.chart || one.version !== other.version) return false
-  const images = ({ images }: Bundle) =>
-    JSON.stringify(images.map(({ source, id }) => [source, id]))
-  if (images(one) === images(other)) return true
-  throw new Failure(
-    EXIT.badBundle,
-    `${one.file} and ${other.file} are both ${one.chart} ${one.version}, with other images: name one with --bundle FILE`,
-    `${one.file} 与 ${other.file} 都是 ${one.chart} ${one.version}，但镜像不同：请用 --bundle FILE 指定其一`,
-  )
-}
-
-/**
- * Ends a run in which a bundle of the directory was bad; the others are in.
- * @throws Failure 65
- */
-export async function tellBadBundles() {
-  const [first, ...more] = badBundles
-  if (!first) return
-  const problems = [first, ...more].map(({ en }) => en)
-  throw new Failure(
-    EXIT.badBundle,
-    problems.join('\n'),
-    [first, ...more].map(({ zh }) => zh).join('\n'),
-    {
-      ...first.details,
-      state: ['the other bundles are in', '其他离线包均已同步'],
-    },
-  )
-}
-
-/** Is everything of the bundle in place, and right? */
-const isComplete = ({ missing, different, chart }: Standing) =>
-  missing.length + different.length === 0 && chart === 'there'
 
 /**
  * Are all images of the bundle in the registry, with the same image ID, and is the chart in the chart
@@ -259,94 +133,6 @@ function otherChart({ chart, version }: Bundle, { otherReference }: Standing): F
       ],
     },
   )
-}
-
-async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Standing> {
-  const server = registry()
-  const path = repositoryPath()
-  const ids = await Promise.all(
-    bundle.images.map(({ target }) => {
-      const [name, tag] = target.split(':') as [string, string]
-      return imageIdAt(server, `${path}/${name}`, tag)
-    }),
-  )
-  const { chart, otherReference } = await chartStanding(bundle)
-  const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
-  note({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })
-  return {
-    missing: bundle.images.filter((_, at) => ids[at] === undefined),
-    different: bundle.images.flatMap((image, at) => {
-      const found = ids[at]
-      return found !== undefined && found !== image.id ? [{ image, found }] : []
-    }),
-    chart,
-    otherReference,
-  }
-}
-
-/** The chart that is in the chart repository, and whether its values name the bundle's images at this site. */
-async function chartStanding(bundle: Bundle): Promise<Pick<Standing, 'chart' | 'otherReference'>> {
-  const { chart, hints } = bundle
-  const package_ = await storedChart(bundle)
-  if (!package_) return { chart: 'missing' }
-  try {
-    const data = gunzipSync(package_)
-    const read: Read = (offset, size) => data.subarray(offset, offset + size)
-    const what = `${chart}-${bundle.version}.tgz`
-    const members = membersOf(read, { offset: 0, size: data.length }, what)
-    const values = chartValues(read, members, `${chart}/`, what)
-    const place = `${registry().address}/${repositoryPath()}`
-    for (const { hint, image } of hints) {
-      const reference = resolveHint(hint, values)
-      if (reference.replace(/:latest$/, '') !== `${place}/${image.target}`.replace(/:latest$/, ''))
-        return { chart: 'other', otherReference: reference }
-    }
-    return { chart: 'there' }
-  } catch (error) {
-    const words = error instanceof Failure ? error.en : (error as Error).message
-    return { chart: 'other', otherReference: `no readable package: ${words}` }
-  }
-}
-
-async function storedChart({ chart, version }: Bundle): Promise<Buffer | undefined> {
-  const { site } = thisRun().inputs
-  const { kind, url, login, caFile, plainHttp } = site.chartRepository
-  if (kind === 'LOCAL') {
-    const path = localPackage(chart, version)
-    return existsSync(path) ? readFileSync(path) : undefined
-  }
-  const server: Server = { address: url!, caFile, login: login ? 'CHART_REPO' : undefined }
-  if (kind !== 'OCI') return chartAt(server, chart, version)
-  const [host, ...path] = url!.replace(/^oci:\/\//, '').split('/')
-  if (plainHttp) usePlainHttp(host!)
-  return ociChartAt({ ...server, address: host! }, [...path, chart].join('/'), version)
-}
-
-const localPackage = (chart: string, version: string) =>
-  join(thisRun().inputs.stateDirectory, `local-repo/${chart}-${version}.tgz`)
-
-/**
- * Reads the whole bundle, each layer against its hash, before anything leaves this machine.
- * @throws Failure 65
- */
-export async function checkBundleContent(bundle: Bundle | undefined) {
-  await check(
-    'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it',
-    '检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致',
-    () => readContent(bundle!),
-  )
-}
-
-async function readContent(bundle: Bundle) {
-  let read = 0
-  let told = 0
-  await checkContent(bundle, (bytes) => {
-    read += bytes
-    if (read - told < 1 << 30) return
-    told = read
-    report(`  ${megabytes(read)} are read`)
-  })
-  report(`  ${megabytes(read)} are read and right`)
 }
 
 /**
@@ -499,9 +285,6 @@ async function describe() {
   ]
   return { state, next }
 }
-
-const megabytes = (bytes: number) =>
-  bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${Math.round(bytes / 1e6)} MB`
 
 /** The URL that charts-syncer is told: OCI repositories are http or https to it. */
 export function repositoryUrl(): string {

@@ -3,6 +3,7 @@
 //   npx zx scripts/sync-images.mts --module skoala --bundle FILE|DIRECTORY
 //   npx zx scripts/sync-images.mts --all --bundle DIRECTORY --quiet      (from cron)
 
+import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundles.ts'
 import { everyModule } from '../lib/every-module.ts'
 import { containerRepository } from '../lib/inputs.ts'
 import { ownStep, run, say, step } from '../lib/run.ts'
@@ -11,14 +12,11 @@ import { shellLines } from '../lib/shell.ts'
 import {
   caFiles,
   checkArrived,
-  checkBundleContent,
-  findBundles,
   isInPlace,
   lockRepository,
   onlyImages,
   repositoryUrl,
   setBundle,
-  tellBadBundles,
   watchSync,
 } from '../lib/sync.ts'
 
@@ -27,7 +25,7 @@ if (process.argv.includes('--all')) await everyModule(import.meta.url)
 const { module, site } = await start(
   import.meta.url,
   ['bundle', 'replace-tags', 'all', 'quiet', 'json'],
-  ['charts-syncer', 'flock', 'tar'],
+  ['charts-syncer', 'flock'],
 )
 const directory = `charts-syncer/${module.bundle.directory}`
 const { kind, login } = site.chartRepository

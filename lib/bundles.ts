@@ -1,0 +1,132 @@
+import { basename, resolve } from 'node:path'
+import { note } from './audit.ts'
+import { bundleFiles, checkContent, OtherChart, readBundle, type Bundle } from './bundle.ts'
+import { EXIT, Failure } from './failure.ts'
+import { bundleNames, bundlePath } from './inputs.ts'
+import { check, report } from './run.ts'
+import { thisRun } from './session.ts'
+
+/**
+ * The module's bundles, each checked as far as that is possible without reading the layers. A dry run
+ * goes on as with one.
+ * @throws Failure 66 there is none · 65 one is damaged or unfit
+ */
+export async function findBundles(): Promise<(Bundle | undefined)[]> {
+  const { inputs } = thisRun()
+  const { module, releases, site, stateDirectory } = inputs
+  const charts = releases.map(({ chart }) => chart)
+  const path = bundlePath(inputs)
+  const found = await check(
+    `check: each bundle of ${module.name} in ${path} has nothing in it but what belongs there, its images are ${site.architecture}, have the hash that they are called by, and are those of the hints`,
+    `检查：${path} 中 ${module.name} 的每个离线包只含应有的文件，镜像架构为 ${site.architecture}，与其名称中的哈希一致，且与 hints 对应`,
+    async () => {
+      const files = bundleFiles(resolve(stateDirectory, path), bundleNames(module))
+      const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
+      for (const bundle of bundles) {
+        const { file, inDownload, chart, version, images, bytes, checksum } = bundle
+        report(
+          `  ${inDownload ?? basename(file)}: ${chart} ${version}, ${images.length} images, ${megabytes(bytes)}` +
+            (checksum
+              ? `, sha512 in ${checksum.from}`
+              : ', no sha512 file: its chart can’t be checked'),
+        )
+        note({
+          event: 'bundle',
+          file,
+          inDownload,
+          chart,
+          version,
+          checksum: checksum?.sha512,
+          images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
+        })
+      }
+      if (bundles.length === 0 && badBundles.length === 0) {
+        throw new Failure(
+          EXIT.missingInput,
+          `no bundle of ${charts.join(', ')} in ${path}`,
+          `${path} 中没有 ${charts.join('、')} 的离线包`,
+        )
+      }
+      // the download and the bundle that was unpacked beside it
+      return bundles.filter(
+        (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
+      )
+    },
+  )
+  return found ?? [undefined]
+}
+
+/** Bundles of a directory that are damaged or unfit: told at the end, so that the others come in. */
+const badBundles: Failure[] = []
+
+/** The bundle in a file; none where it is of another chart, or bad, and others stand beside it. */
+function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
+  try {
+    return [readBundle(file, charts, thisRun().inputs.site.architecture)]
+  } catch (error) {
+    if (!(error instanceof Failure) || isAlone) throw error
+    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken: ${error.en}`)
+    else badBundles.push(error)
+    return []
+  }
+}
+
+function isSameBundle(one: Bundle, other: Bundle): boolean {
+  if (one.chart !== other.chart || one.version !== other.version) return false
+  const images = ({ images }: Bundle) =>
+    JSON.stringify(images.map(({ source, id }) => [source, id]))
+  if (images(one) === images(other)) return true
+  throw new Failure(
+    EXIT.badBundle,
+    `${one.file} and ${other.file} are both ${one.chart} ${one.version}, with other images: name one with --bundle FILE`,
+    `${one.file} 与 ${other.file} 都是 ${one.chart} ${one.version}，但镜像不同：请用 --bundle FILE 指定其一`,
+  )
+}
+
+/**
+ * Ends a run in which a bundle of the directory was bad; the others are in.
+ * @throws Failure 65
+ */
+export async function tellBadBundles() {
+  const [first, ...more] = badBundles
+  if (!first) return
+  const problems = [first, ...more].map(({ en }) => en)
+  throw new Failure(
+    EXIT.badBundle,
+    problems.join('\n'),
+    [first, ...more].map(({ zh }) => zh).join('\n'),
+    {
+      ...first.details,
+      state: ['the other bundles are in', '其他离线包均已同步'],
+    },
+  )
+}
+
+/**
+ * Reads the whole bundle, each layer against its hash, before anything leaves this machine.
+ * @throws Failure 65
+ */
+export async function checkBundleContent(bundle: Bundle | undefined) {
+  await check(
+    'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it',
+    '检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致',
+    () => readContent(bundle!),
+  )
+}
+
+/** The same, where it is no step of its own. @throws Failure 65 */
+export async function readContent(bundle: Bundle) {
+  let read = 0
+  let told = 0
+  await checkContent(bundle, (bytes) => {
+    read += bytes
+    if (read - told < 1 << 30) return
+    told = read
+    report(`  ${megabytes(read)} are read`)
+  })
+  report(`  ${megabytes(read)} are read and right`)
+}
+
+/** For people: 412 MB. */
+export const megabytes = (bytes: number) =>
+  bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${Math.round(bytes / 1e6)} MB`
