@@ -25,7 +25,8 @@ const inLab = (name: string, groupOrder: number, maxWorkers: number) => ({
     name,
     include: [`test/${name}.*.test.ts`],
     globalSetup: 'test/lab-setup.ts',
-    testTimeout: 180_000,
+    // much, for a machine that has other work
+    testTimeout: 360_000,
     hookTimeout: 300_000,
     // the scripts mostly wait: for pods, for helm, for the API server
     maxWorkers,
@@ -41,7 +42,7 @@ export default defineConfig({
           name: 'quick',
           include: ['test/*.test.ts'],
           exclude: ['test/{lab,long,kill}.*.test.ts'],
-          testTimeout: 60_000,
+          testTimeout: 180_000,
           maxWorkers: 4,
         },
       },
