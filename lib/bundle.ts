@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, createReadStream, openSync, readFileSync, statSync } from 'node:fs'
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { parse } from 'yaml'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { fromFile, membersOf, unfit, type Member, type Read, type Region } from './tar.ts'
@@ -372,29 +373,70 @@ function full(reference: string): string {
 }
 
 /**
- * The default values of a chart, with those of its subcharts below their names.
+ * The default values of a chart, with those of its subcharts below their names, or their aliases;
+ * subcharts are directories or packages.
  * @param chart the chart's directory in the archive: `original-chart/`
+ * @throws Failure 65 where something in it can't be read
  */
 export function chartValues(bytes: Read, members: Member[], chart: string, what: string): unknown {
-  const merge = (under: any, over: any): any => {
-    if (over === undefined) return under
-    if (!isObject(under) || !isObject(over)) return over
-    const keys = [...new Set([...Object.keys(under), ...Object.keys(over)])]
-    return Object.fromEntries(keys.map((key) => [key, merge(under[key], over[key])]))
-  }
-  const valuesIn = (directory: string): any => {
-    const name = `${directory}values.yaml`
-    const own = members.some((each) => each.name === name)
+  const yamlAt = (name: string) =>
+    members.some((each) => each.name === name)
       ? yamlOf(readMember(bytes, members, name, what).toString(), what, name)
-      : {}
-    const inside = new RegExp(`^${directory.replace(/[.+]/g, '\\$&')}charts/([^/]+)/`)
-    const subcharts = new Set(members.map((each) => inside.exec(each.name)?.[1]).filter((n) => n))
-    return [...subcharts].reduce(
-      (values, sub) => merge({ [sub!]: valuesIn(`${directory}charts/${sub}/`) }, values),
-      own ?? {},
+      : undefined
+  const { dependencies = [] } = yamlAt(`${chart}Chart.yaml`) ?? {}
+  const below = members
+    .filter(({ name }) => name.startsWith(`${chart}charts/`))
+    .map(({ name }) => name.slice(`${chart}charts/`.length))
+  const subcharts = new Map<string, unknown>()
+  for (const directory of new Set(below.filter((name) => /\/./.test(name)).map(firstPart))) {
+    subcharts.set(directory, chartValues(bytes, members, `${chart}charts/${directory}/`, what))
+  }
+  for (const file of below.filter((name) => /^[^/]+\.(tgz|tar\.gz)$/.test(name))) {
+    const unpacked = membersOfPackage(
+      readMember(bytes, members, `${chart}charts/${file}`, what),
+      file,
+    )
+    const name = firstPart(unpacked.members[0]?.name ?? '')
+    subcharts.set(
+      name,
+      chartValues(unpacked.read, unpacked.members, `${name}/`, `${what}: ${file}`),
     )
   }
-  return valuesIn(chart)
+  let values: unknown = yamlAt(`${chart}values.yaml`) ?? {}
+  for (const [name, defaults] of subcharts) {
+    const dependency = dependencies.find((each: any) => each?.name === name)
+    values = merged({ [dependency?.alias ?? name]: defaults }, values)
+  }
+  return values
+}
+
+const firstPart = (path: string) => path.split('/')[0]!
+
+/** What is over the defaults, key by key. */
+function merged(under: any, over: any): any {
+  if (over === undefined) return under
+  if (!isObject(under) || !isObject(over)) return over
+  const keys = [...new Set([...Object.keys(under), ...Object.keys(over)])]
+  return Object.fromEntries(keys.map((key) => [key, merged(under[key], over[key])]))
+}
+
+/**
+ * The members of a chart's package.
+ * @param what how a failure calls it
+ * @throws Failure 65
+ */
+export function membersOfPackage(data: Buffer, what: string): { read: Read; members: Member[] } {
+  let tar: Buffer
+  try {
+    tar = gunzipSync(data, { maxOutputLength: 1 << 28 })
+  } catch (error) {
+    throw unfit(
+      `${what} is no chart package: ${(error as Error).message}`,
+      `${what} 不是 chart 包：${(error as Error).message}`,
+    )
+  }
+  const read: Read = (offset, size) => tar.subarray(offset, offset + size)
+  return { read, members: membersOf(read, { offset: 0, size: tar.length }, what) }
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>

@@ -1,8 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { gunzipSync } from 'node:zlib'
 import { note } from './audit.ts'
-import { chartValues, resolveHint, type Bundle, type BundleImage } from './bundle.ts'
+import {
+  chartValues,
+  membersOfPackage,
+  resolveHint,
+  type Bundle,
+  type BundleImage,
+} from './bundle.ts'
 import { Failure } from './failure.ts'
 import { containerRepository } from './inputs.ts'
 import {
@@ -14,7 +19,6 @@ import {
   type Server,
 } from './registry.ts'
 import { thisRun } from './session.ts'
-import { membersOf, type Read } from './tar.ts'
 
 /** How a bundle stands at the site's registry and chart repository. */
 export interface Standing {
@@ -71,10 +75,8 @@ async function chartStanding(bundle: Bundle): Promise<Pick<Standing, 'chart' | '
   const package_ = await storedChart(bundle)
   if (!package_) return { chart: 'missing' }
   try {
-    const data = gunzipSync(package_)
-    const read: Read = (offset, size) => data.subarray(offset, offset + size)
     const what = `${chart}-${bundle.version}.tgz`
-    const members = membersOf(read, { offset: 0, size: data.length }, what)
+    const { read, members } = membersOfPackage(package_, what)
     const values = chartValues(read, members, `${chart}/`, what)
     const place = `${registry().address}/${repositoryPath()}`
     for (const { hint, image } of hints) {

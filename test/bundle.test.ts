@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import fc from 'fast-check'
 import { stringify } from 'yaml'
@@ -120,6 +120,36 @@ describe('what real tools write is read', () => {
   test.each(cases)('%s', async (_, recipe, targets) => {
     const file = makeBundle(join(temporaryDirectory(), 'skoala-0.14.0.bundle.tar'), recipe)
     expect((await read(file)).images.map(({ target }) => target)).toEqual(targets)
+  })
+
+  test('hints of subcharts: a directory, and a package under an alias', async () => {
+    const directory = temporaryDirectory()
+    for (const name of ['ui', 'db']) {
+      mkdirSync(join(directory, name))
+      writeFileSync(join(directory, name, 'Chart.yaml'), `name: ${name}\nversion: 1.0.0\n`)
+      const image = `image: {repository: r.io/skoala/skoala-${name}, tag: v0.14.0}\n`
+      writeFileSync(join(directory, name, 'values.yaml'), image)
+    }
+    execFileSync('tar', ['-czf', 'db.tgz', 'db'], { cwd: directory })
+    const file = makeBundle(join(directory, 'skoala-0.14.0.bundle.tar'), {
+      registry: 'r.io',
+      images: { 'skoala-ui': 'ui', 'skoala-db': 'db' },
+      files: {
+        'original-chart/Chart.yaml':
+          'name: skoala\nversion: 0.14.0\ndependencies: [{name: db, alias: store}]\n',
+        'original-chart/values.yaml': 'ui: {image: {tag: v0.14.0}}\n',
+        'original-chart/charts/ui/Chart.yaml': readFileSync(join(directory, 'ui/Chart.yaml')),
+        'original-chart/charts/ui/values.yaml': readFileSync(join(directory, 'ui/values.yaml')),
+        'original-chart/charts/db-1.0.0.tgz': readFileSync(join(directory, 'db.tgz')),
+        'hints.yaml': ['ui', 'store']
+          .map((name) => `- '{{ .${name}.image.repository }}:{{ .${name}.image.tag }}'\n`)
+          .join(''),
+      },
+    })
+    expect((await read(file)).images.map(({ target }) => target)).toEqual([
+      'skoala-ui:v0.14.0',
+      'skoala-db:v0.14.0',
+    ])
   })
 
   test('directories in a bundle, and a download whose bundle is in one', async () => {

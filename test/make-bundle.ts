@@ -15,7 +15,7 @@ export interface Recipe {
   /** name of each image, and what is in the layer of its own */
   images?: Record<string, string | Buffer>
   /** files that stand in the bundle besides, or in place of those it has: path, content */
-  files?: Record<string, string>
+  files?: Record<string, string | Buffer>
   /** the same for images.tar */
   inImages?: Record<string, string>
   /** changes manifest.json */
