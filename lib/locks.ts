@@ -40,6 +40,8 @@ export function lock(target: string, holder: Record<string, string>): number {
   }
   const locked = flock(descriptor, '-n', '-E', '75')
   if (locked.status === 75) {
+    // it writes its name right after it got the lock; before that the file has the one before it
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
     const held = readFileSync(path, 'utf8').trim()
     closeSync(descriptor)
     throw new Failure(
