@@ -4,7 +4,7 @@ import { bundleFiles, checkContent, OtherChart, readBundle, type Bundle } from '
 import { EXIT, Failure } from './failure.ts'
 import { bundleNames, bundlePath } from './inputs.ts'
 import { check, report } from './run.ts'
-import { recordTools, thisRun } from './session.ts'
+import { thisRun } from './session.ts'
 
 /**
  * The module's bundles, each checked as far as that is possible without reading the layers. A dry run
@@ -110,11 +110,7 @@ export async function checkBundleContent(bundle: Bundle | undefined) {
   await check(
     'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it',
     '检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致',
-    () => {
-      // something will be run: meanwhile its tools are hashed
-      void recordTools()
-      return readContent(bundle!)
-    },
+    () => readContent(bundle!),
   )
 }
 

@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Ajv, type ErrorObject } from 'ajv'
+import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
 import { closest } from 'fastest-levenshtein'
 import { parse } from 'yaml'
 import { EXIT, Failure } from './failure.ts'
@@ -20,15 +20,14 @@ export function moduleNames(): string[] {
  * Reads a JSON or YAML file and holds it against its schema.
  * @throws Failure 78 with the path inside the file and a sentence
  */
-export function readChecked<T>(path: string, kind: 'module' | 'site' | 'manual'): T {
+export function readChecked<T>(path: string, kind: Kind): T {
   let value: unknown
   try {
     value = parse(readFileSync(path, 'utf8'), { schema: 'core' })
   } catch (error) {
     throw wrongFile(path, (error as Error).message)
   }
-  const schema = JSON.parse(readFileSync(join(ROOT, `modules/schemas/${kind}.schema.json`), 'utf8'))
-  const validate = new Ajv({ allErrors: true, verbose: true, strict: false }).compile(schema)
+  const validate = validatorOf(kind)
   if (!validate(value)) {
     // an unknown key first: where it is a misspelt one, the key that is missing follows from it
     const errors = validate.errors!.filter(({ keyword }) => keyword !== 'if')
@@ -36,6 +35,21 @@ export function readChecked<T>(path: string, kind: 'module' | 'site' | 'manual')
     throw wrongFile(path, errors.map(sentence).join('\n'))
   }
   return value as T
+}
+
+type Kind = 'module' | 'site' | 'manual'
+const validators = new Map<Kind, ValidateFunction>()
+
+/** Made once in a run: it takes a while. */
+function validatorOf(kind: Kind): ValidateFunction {
+  const path = join(ROOT, `modules/schemas/${kind}.schema.json`)
+  const make = () =>
+    new Ajv({ allErrors: true, verbose: true, strict: false }).compile(
+      JSON.parse(readFileSync(path, 'utf8')),
+    )
+  const validate = validators.get(kind) ?? make()
+  validators.set(kind, validate)
+  return validate
 }
 
 const UNKNOWN_KEY = 'additionalProperties'

@@ -73,6 +73,8 @@ export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
         `  ${there} of ${images.length} images are there, ${theChart}` +
           (done ? ': nothing to do · 均已就绪，无需同步' : ''),
       )
+      // the answer is needed later: it comes while the bundle is read
+      if (!done) void programHelp().catch(() => {})
       return done
     },
   )
@@ -135,6 +137,14 @@ function otherChart({ chart, version }: Bundle, { otherReference }: Standing): F
   )
 }
 
+let help: Promise<string> | undefined
+
+/** What tells the three charts-syncers apart. */
+function programHelp(): Promise<string> {
+  help ??= answer('charts-syncer sync --help 2>&1')
+  return help
+}
+
 /**
  * Sets `$source`, the bundle's file, for a download `$offset` and `$size` of the bundle in it, and `$bundle`, the name under which the charts-syncer that is
  * installed reads it: `<chart>-<version>.bundle.tar`, or, DaoCloud's, `<chart>_<version>.bundle.tar`
@@ -150,7 +160,7 @@ export async function setBundle(bundle: Bundle | undefined) {
     await setVariable('size', '', async () => String(bundle.region.size))
   }
   await setVariable('bundle', '{chart}-{version}.bundle.tar', async () => {
-    const help = await answer('charts-syncer sync --help 2>&1')
+    const help = await programHelp()
     if (help.includes('--use-plain-http')) {
       throw new Failure(
         EXIT.configuration,
