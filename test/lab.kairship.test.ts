@@ -14,7 +14,6 @@ import {
   releaseOf,
   runInLab,
 } from './lab-site.ts'
-import { testUpgrade } from './lab-upgrades.ts'
 import { runProgram } from './run-script.ts'
 
 const fields = async () => {
@@ -95,5 +94,3 @@ test('update-crds refuses a chart without CRDs, and one with something else amon
   expect(await clusterState('kairship')).toBe(before)
   expect(auditOf(state, 'kairship').filter(({ event }) => event === 'command')).toEqual([])
 })
-
-testUpgrade('kairship', 'repo')

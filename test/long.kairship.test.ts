@@ -20,6 +20,7 @@ testFailedRollout(
   /DaemonSet\/kairship-system\/kairship-agent: \d of 2 pods[^\n]*\n\s+crash[^\n]*container agent ended with exit code 1[^\n]*kubectl logs/,
 )
 
+testUpgrade('kairship', 'repo')
 testUpgrade('kairship', 'package')
 
 const scripts = readdirSync('scripts').map((file) => file.replace(/\.mts$/, ''))

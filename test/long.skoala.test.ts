@@ -188,6 +188,7 @@ test('KILL to the script: the lock stays as long as its helm works, then the pri
   expect(again.exitCode, again.output).toBe(0)
 })
 
+testUpgrade('skoala', 'repo')
 testUpgrade('skoala', 'package')
 
 test('a backup of another module of the site does not wait for an upgrade, nor does its upgrade', async () => {

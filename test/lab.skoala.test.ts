@@ -1,3 +1,0 @@
-import { testUpgrade } from './lab-upgrades.ts'
-
-testUpgrade('skoala', 'repo')
