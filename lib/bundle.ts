@@ -1,6 +1,13 @@
 import { createHash } from 'node:crypto'
-import { closeSync, createReadStream, openSync, readFileSync, statSync } from 'node:fs'
-import { existsSync, readdirSync } from 'node:fs'
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { parse } from 'yaml'
@@ -17,8 +24,16 @@ export interface BundleImage {
   id: string
   architecture: string
   layers: Member[]
-  config: Member
 }
+
+/** The layers of these images, each once. */
+export const layersOf = (images: BundleImage[]): Member[] => [
+  ...new Set(images.flatMap(({ layers }) => layers)),
+]
+
+/** The bytes of their layers. */
+export const bytesOf = (images: BundleImage[]): number =>
+  layersOf(images).reduce((sum, { size }) => sum + size, 0)
 
 /** A bundle that has passed the check of its structure. */
 export interface Bundle {
@@ -78,14 +93,13 @@ export function bundleFiles(
   }
   if (!statSync(path).isDirectory()) return [path]
   const all = readdirSync(path).filter((name) => name.endsWith('.tar'))
-  const names = [...new Set(charts)]
-  const ours = all.filter((name) => names.some((chart) => new RegExp(`^${chart}[-_.]`).test(name)))
+  const ours = all.filter((name) => charts.some((chart) => new RegExp(`^${chart}[-_.]`).test(name)))
   if (ours.length === 0 && !mayBeMissing) {
     const what = all.length > 0 ? `it has ${all.join(', ')}` : 'it has no .tar'
     throw new Failure(
       EXIT.missingInput,
-      `no bundle of ${names.join(', ')} in ${path}: ${what}`,
-      `${path} 中没有 ${names.join('、')} 的离线包（现有：${all.join('、') || '无'}）`,
+      `no bundle of ${charts.join(', ')} in ${path}: ${what}`,
+      `${path} 中没有 ${charts.join('、')} 的离线包（现有：${all.join('、') || '无'}）`,
       { state: UNCHANGED },
     )
   }
@@ -107,10 +121,7 @@ export function readBundle(file: string, charts: string[], architecture: string)
     const what = inDownload ? `${basename(file)}/${inDownload}` : basename(file)
     const members = membersOf(bytes, region, what)
     for (const { name } of members) {
-      if (
-        !/^(hints\.yaml|images\.tar|original-chart\/.+)$/.test(name) ||
-        name.split('/').includes('..')
-      )
+      if (!/^(hints\.yaml|images\.tar|original-chart\/.+)$/.test(name))
         throw unfit(
           `${what}: ${JSON.stringify(name)} does not belong into a bundle`,
           `${what}：${JSON.stringify(name)} 不属于离线包`,
@@ -135,10 +146,6 @@ export function readBundle(file: string, charts: string[], architecture: string)
       images,
       what,
     )
-    const layers = new Map(
-      images.flatMap(({ layers }) => layers).map((layer) => [layer.name, layer]),
-    )
-    const size = [...layers.values()].reduce((sum, layer) => sum + layer.size, 0)
     return {
       file,
       inDownload,
@@ -147,7 +154,7 @@ export function readBundle(file: string, charts: string[], architecture: string)
       version: String(version),
       images,
       hints,
-      bytes: size,
+      bytes: bytesOf(images),
       checksum,
     }
   } finally {
@@ -244,7 +251,6 @@ function imagesIn(bytes: Read, archive: Member, what: string): BundleImage[] {
     )
   const used = new Set(['manifest.json'])
   const images = (manifest as any[]).flatMap(({ Config, RepoTags, Layers }): BundleImage[] => {
-    const config = memberOf(members, Config, where)
     const id = digestInName(Config, where)
     const data = readMember(bytes, members, Config, where)
     if (createHash('sha256').update(data).digest('hex') !== id)
@@ -267,7 +273,6 @@ function imagesIn(bytes: Read, archive: Member, what: string): BundleImage[] {
       id: `sha256:${id}`,
       architecture,
       layers,
-      config,
     }))
   })
   const stray = members.find(({ name }) => !used.has(name) && name !== 'repositories')
@@ -492,8 +497,7 @@ function yamlOf(text: string, where: string, name: string): any {
  */
 export async function checkContent(bundle: Bundle, progress: (bytes: number) => void) {
   const { file, images, checksum } = bundle
-  const layers = new Map(images.flatMap(({ layers }) => layers).map((each) => [each.name, each]))
-  for (const layer of layers.values()) {
+  for (const layer of layersOf(images)) {
     const digest = await hashOf(file, layer, 'sha256', progress)
     if (digest === digestInName(layer.name, file)) continue
     const of = images.filter((image) => image.layers.includes(layer)).map(({ source }) => source)

@@ -10,7 +10,7 @@ import { moduleNames, readChecked, ROOT } from './checked-files.ts'
 import { EXIT, Failure } from './failure.ts'
 import { usage } from './flags.ts'
 import { bundleNames, type Module } from './inputs.ts'
-import { isOrphanOfNpx } from './processes.ts'
+import { isOrphanOfNpx, onVanishedParent } from './processes.ts'
 
 /**
  * Runs a script once for every module that has a bundle in the directory `--bundle`, one after the
@@ -98,10 +98,8 @@ function run(script: string, words: string[]): Promise<number> {
     }
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
     signals.forEach((signal) => process.on(signal, end))
-    const parent = process.ppid
-    const watch = setInterval(() => {
-      if (process.ppid !== parent || isOrphanOfNpx()) end('SIGHUP')
-    }, 300)
+    if (isOrphanOfNpx()) end('SIGHUP')
+    const watch = onVanishedParent(() => end('SIGHUP'))
     child.on('error', reject)
     child.on('close', (exitCode, signal) => {
       clearInterval(watch)

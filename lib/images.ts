@@ -200,14 +200,24 @@ async function checkRegistryHas(uses: ImageUse[]) {
   )
 }
 
+const deployedManifests = new Map<string, Promise<string>>()
+
+/** The manifest of the revision that is deployed, asked for once. */
+function deployedManifest(release: Release): Promise<string> {
+  const { release: name, namespace } = release
+  const { revision } = stateBefore(release).deployed!
+  const known = deployedManifests.get(name)
+  const found = known ?? answer(`helm get manifest ${name} -n ${namespace} --revision ${revision}`)
+  deployedManifests.set(name, found)
+  return found
+}
+
 /** Says so where the images come from another registry than those that are deployed. */
-async function noteOtherRegistry({ release, namespace }: Release, uses: ImageUse[]) {
-  const { deployed } = stateBefore({ release } as Release)
-  if (!deployed) return
-  const question = `helm get manifest ${release} -n ${namespace} --revision ${deployed.revision}`
+async function noteOtherRegistry(release: Release, uses: ImageUse[]) {
+  if (!stateBefore(release).deployed) return
   const registries = (found: ImageUse[]) =>
     [...new Set(found.map(({ image }) => image.split('/')[0]!))].sort().join(', ')
-  const now = registries(imagesOf(objectsIn(await answer(question))))
+  const now = registries(imagesOf(objectsIn(await deployedManifest(release))))
   const wanted = registries(uses)
   if (now === wanted) return
   report(
@@ -243,7 +253,7 @@ export async function isDeployed(
       if (registry.pairs.some(([key, value]) => atPath(set, key) !== value)) return false
       const leaves = (manifest: string) =>
         leavesOf(objectsIn(manifest).filter((object) => !isTest(object)))
-      const manifests = `${await answer(`helm get manifest ${where}`)}\n---\n${await answer(`helm get hooks ${where}`)}`
+      const manifests = `${await deployedManifest(release)}\n---\n${await answer(`helm get hooks ${where}`)}`
       const now = leaves(manifests)
       const wanted = leaves(rendered.get(release.release)!)
       if (now.size !== wanted.size) return false

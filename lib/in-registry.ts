@@ -37,6 +37,12 @@ export const registry = () => siteRegistry(thisRun().inputs.site)
 /** The path in the registry that the module's images are pushed to: release.daocloud.io/skoala. */
 export const repositoryPath = () => containerRepository(thisRun().inputs)
 
+/** The image ID that the registry has under the name of an image; undefined where there is none. */
+export function idThere({ target }: BundleImage): Promise<string | undefined> {
+  const [name, tag] = target.split(':') as [string, string]
+  return imageIdAt(registry(), `${repositoryPath()}/${name}`, tag)
+}
+
 /** Is everything of the bundle in place, and right? */
 export const isComplete = ({ missing, different, chart }: Standing) =>
   missing.length + different.length === 0 && chart === 'there'
@@ -49,12 +55,7 @@ export const isComplete = ({ missing, different, chart }: Standing) =>
 export async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Standing> {
   const server = registry()
   const path = repositoryPath()
-  const ids = await Promise.all(
-    bundle.images.map(({ target }) => {
-      const [name, tag] = target.split(':') as [string, string]
-      return imageIdAt(server, `${path}/${name}`, tag)
-    }),
-  )
+  const ids = await Promise.all(bundle.images.map(idThere))
   const { chart, otherReference } = await chartStanding(bundle)
   const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
   note({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })

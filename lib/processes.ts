@@ -69,9 +69,16 @@ export function watchSignals(describe: (failure: Failure) => Promise<Failure>) {
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => end(signal))
+  onVanishedParent(() => {
+    if (!ending) end('SIGHUP', true)
+  })
+}
+
+/** Tells when the process that started this one is gone; the timer keeps nothing alive. */
+export function onVanishedParent(tell: () => void): NodeJS.Timeout {
   const parent = process.ppid
-  setInterval(() => {
-    if (process.ppid !== parent && !ending) end('SIGHUP', true)
+  return setInterval(() => {
+    if (process.ppid !== parent) tell()
   }, 300).unref()
 }
 

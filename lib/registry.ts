@@ -181,6 +181,12 @@ function notAllowed({ address, login }: Server, answer: Answer): Failure {
   )
 }
 
+/** The answer, where the server lets us in. @throws Failure 77 */
+function allowed(server: Server, answer: Answer): Answer {
+  if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
+  return answer
+}
+
 const errorText = ({ body }: Answer) => body.toString().trim().slice(0, 300)
 
 /**
@@ -219,29 +225,24 @@ function schemeOf(server: Server): Promise<string> {
 /** Bearer tokens by what they are for; Harbor wants them, other registries take the login itself. */
 const tokens = new Map<string, Promise<string>>()
 
-async function registryGet(
-  server: Server,
-  path: string,
-  accept: string,
-  limit?: number,
-): Promise<Answer> {
+/** @throws Failure 69 · 77 · 78 */
+async function registryGet(server: Server, path: string, accept: string): Promise<Answer> {
   const base = `${await schemeOf(server)}://${server.address}`
   const basic = loginOf(server)
   const key = `${server.address} ${path.replace(/\/(manifests|blobs)\/.*/, '')}`
-  let used = await tokens.get(key)
+  const used = await tokens.get(key)
   const ask = (authorization: string | undefined) =>
-    get(server, base + path, { accept, ...(authorization && { authorization }) }, limit)
+    get(server, base + path, { accept, ...(authorization && { authorization }) })
   const answer = await ask(used ?? basic)
   const challenge = answer.headers['www-authenticate'] ?? ''
-  if (answer.status !== 401 || !/^bearer .*realm="/i.test(challenge)) return answer
+  if (answer.status !== 401 || !/^bearer .*realm="/i.test(challenge)) return allowed(server, answer)
   // another question may have got a new token meanwhile; one that was refused is old
   if ((await tokens.get(key)) === used) {
     const token = tokenFor(server, challenge, basic)
     tokens.set(key, token)
     token.catch(() => tokens.delete(key))
   }
-  used = await tokens.get(key)
-  return ask(used)
+  return allowed(server, await ask(await tokens.get(key)))
 }
 
 /** @throws Failure 77 where the login is refused */
@@ -285,21 +286,9 @@ const MANIFESTS = [
   'application/vnd.oci.image.index.v1+json',
 ].join(', ')
 
-/**
- * The image ID under a name in a registry: its config digest, which stays the same where tools write
- * manifests anew.
- * @param repository with slashes, without host: `release.daocloud.io/mspider/mspider-api`
- * @param tag or, of a chart, its version
- * @returns `sha256:…`; `an index` where it is no single image; undefined where there is nothing
- * @throws Failure 69 not reachable · 77 login refused · 78 certificate, missing project
- */
-export async function imageIdAt(
-  server: Server,
-  repository: string,
-  tag: string,
-): Promise<string | undefined> {
+/** The manifest under a name in a registry; undefined where there is none. @throws as imageIdAt */
+async function manifestAt(server: Server, repository: string, tag: string): Promise<any> {
   const answer = await registryGet(server, `/v2/${repository}/manifests/${tag}`, MANIFESTS)
-  if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
   if (answer.status === 404) {
     if (/project .*not (be )?found/i.test(errorText(answer))) {
       const project = repository.split('/')[0]
@@ -320,11 +309,28 @@ export async function imageIdAt(
   }
   if (answer.status !== 200) throw unexpected(server, answer)
   try {
-    const { config } = JSON.parse(answer.body.toString())
-    return config?.digest ?? 'an index'
+    const manifest = JSON.parse(answer.body.toString())
+    if (manifest !== null) return manifest
   } catch {
-    throw unexpected(server, answer)
+    // said below
   }
+  throw unexpected(server, answer)
+}
+
+/**
+ * The image ID under a name in a registry: its config digest, which stays the same where tools write
+ * manifests anew.
+ * @param repository with slashes, without host: `release.daocloud.io/mspider/mspider-api`
+ * @returns `sha256:…`; `an index` where it is no single image; undefined where there is nothing
+ * @throws Failure 69 not reachable · 77 login refused · 78 certificate, missing project
+ */
+export async function imageIdAt(
+  server: Server,
+  repository: string,
+  tag: string,
+): Promise<string | undefined> {
+  const manifest = await manifestAt(server, repository, tag)
+  return manifest && (manifest.config?.digest ?? 'an index')
 }
 
 function unexpected({ address }: Server, answer: Answer): Failure {
@@ -349,13 +355,11 @@ export async function chartAt(
   const basic = loginOf(server)
   const headers: Record<string, string> = basic ? { authorization: basic } : {}
   const file = encodeURIComponent(`${chart}-${version}.tgz`)
-  const answer = await get(server, `${server.address}/charts/${file}`, headers)
-  if (answer.status === 401 || answer.status === 403) throw notAllowed(server, answer)
+  const answer = allowed(server, await get(server, `${server.address}/charts/${file}`, headers))
   if (answer.status === 200 && isGzip(answer.body)) return answer.body
   if (answer.status >= 500 || answer.status === 429) throw unexpected(server, answer)
   // not there; but is there a repository at all?
-  const index = await get(server, `${server.address}/index.yaml`, headers, 4096)
-  if (index.status === 401 || index.status === 403) throw notAllowed(server, index)
+  const index = allowed(server, await get(server, `${server.address}/index.yaml`, headers, 4096))
   if (index.status === 200 && /^(apiVersion|entries|generated):/m.test(index.body.toString()))
     return undefined
   throw new Failure(
@@ -385,9 +389,9 @@ export async function ociChartAt(
   version: string,
 ): Promise<Buffer | undefined> {
   const tag = version.replaceAll('+', '_') // helm 3.22 pkg/registry/util.go
-  if ((await imageIdAt(server, repository, tag)) === undefined) return undefined
-  const answer = await registryGet(server, `/v2/${repository}/manifests/${tag}`, MANIFESTS)
-  const { config, layers } = JSON.parse(answer.body.toString())
+  const manifest = await manifestAt(server, repository, tag)
+  if (!manifest) return undefined
+  const { config, layers } = manifest
   if (config?.mediaType !== 'application/vnd.cncf.helm.config.v1+json') {
     throw new Failure(
       EXIT.configuration,

@@ -1,12 +1,12 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Bundle, type BundleImage } from './bundle.ts'
+import { bytesOf, type Bundle } from './bundle.ts'
 import { megabytes, readContent } from './bundles.ts'
 import { EXIT, Failure } from './failure.ts'
 import {
+  idThere,
   isComplete,
   localPackage,
-  registry,
   repositoryPath,
   standingOf,
   type Standing,
@@ -14,7 +14,6 @@ import {
 import { bundlePath } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
-import { imageIdAt } from './registry.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
 import { result, thisRun } from './session.ts'
 import { quote } from './shell.ts'
@@ -58,9 +57,9 @@ export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
           await readContent(bundle!)
         throw failure
       })
-      setResult(bundle!, standing, 0)
       last = { bundle: bundle!, standing }
-      onFailureDescribe(describe)
+      setResult(standing)
+      onFailureDescribe(async () => describe(await standingOf(bundle!, 'after')))
       if (standing.different.length > 0 && !inputs.flags['replace-tags'])
         throw otherImages(standing)
       if (standing.chart === 'other' && inputs.site.chartRepository.kind !== 'LOCAL')
@@ -81,11 +80,13 @@ export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
   return inPlace ?? false
 }
 
-/** The bundle and standing that a failure describes. */
+/** The bundle at work, and how it stood before the sync. */
 let last: { bundle: Bundle; standing: Standing } | undefined
 const outcomes = new Map<Bundle, object>()
 
-function setResult(bundle: Bundle, { missing, different, chart }: Standing, pushed: number) {
+/** What --json says of the bundle at work. */
+function setResult({ missing, different, chart }: Standing) {
+  const { bundle, standing: before } = last!
   const { file, chart: name, version, images, bytes } = bundle
   outcomes.set(bundle, {
     file,
@@ -93,7 +94,7 @@ function setResult(bundle: Bundle, { missing, different, chart }: Standing, push
     version,
     images: images.length,
     bytes,
-    pushed,
+    pushed: before.missing.length + before.different.length - missing.length - different.length,
     missing: missing.map(({ target }) => target),
     different: different.map(({ image }) => image.target),
     chartInPlace: chart === 'there',
@@ -146,8 +147,8 @@ function programHelp(): Promise<string> {
 }
 
 /**
- * Sets `$source`, the bundle's file, for a download `$offset` and `$size` of the bundle in it, and `$bundle`, the name under which the charts-syncer that is
- * installed reads it: `<chart>-<version>.bundle.tar`, or, DaoCloud's, `<chart>_<version>.bundle.tar`
+ * Sets `$source`, the bundle's file, for a download `$offset` and `$size` of the bundle in it, and
+ * `$bundle`, the name under which the charts-syncer that is installed reads it: `<chart>-<version>.bundle.tar`, or, DaoCloud's, `<chart>_<version>.bundle.tar`
  * (upstream 0.20 pkg/client/intermediate/intermediate.go).
  * @throws Failure 78 where charts-syncer can't read bundles, or not one of this version
  */
@@ -189,9 +190,8 @@ export async function setBundle(bundle: Bundle | undefined) {
 }
 
 /**
- * The directory that charts-syncer shall put the chart into, where it must not go to the chart
- * repository: it is there already, and charts-syncer would say that nothing is out of sync and push no
- * image (upstream 0.20 pkg/syncer/index.go).
+ * Must the chart not go to the chart repository? It is there already, and charts-syncer would say that
+ * nothing is out of sync and push no image (upstream 0.20 pkg/syncer/index.go).
  */
 export function onlyImages(bundle: Bundle | undefined): boolean {
   return bundle !== undefined && last?.bundle === bundle && last.standing.chart === 'there'
@@ -209,8 +209,6 @@ export async function watchSync(sync: () => Promise<unknown>) {
   // ours, for another registry: charts-syncer would keep it
   if (standing.chart === 'other') rmSync(localPackage(bundle.chart, bundle.version))
   const wanted = [...missing, ...different.map(({ image }) => image)]
-  const bytesOf = (images: BundleImage[]) =>
-    [...new Set(images.flatMap(({ layers }) => layers))].reduce((sum, { size }) => sum + size, 0)
   let arrived = -1
   let isAsking = false
   const timer = setInterval(async () => {
@@ -219,9 +217,7 @@ export async function watchSync(sync: () => Promise<unknown>) {
     try {
       const now = []
       for (const image of wanted) {
-        const [name, tag] = image.target.split(':') as [string, string]
-        if ((await imageIdAt(registry(), `${repositoryPath()}/${name}`, tag)) === image.id)
-          now.push(image)
+        if ((await idThere(image)) === image.id) now.push(image)
       }
       if (now.length !== arrived)
         report(
@@ -251,10 +247,8 @@ export async function checkArrived(bundle: Bundle | undefined) {
     'check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository',
     '检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中',
     async () => {
-      const pushed = last!.standing.missing.length + last!.standing.different.length
       const standing = await standingOf(bundle!, 'after')
-      last = { bundle: bundle!, standing }
-      setResult(bundle!, standing, pushed)
+      setResult(standing)
       const { missing, different, chart } = standing
       if (isComplete(standing)) {
         report(`  ${bundle!.images.length} images and the chart are there · 均已就绪`)
@@ -269,20 +263,17 @@ export async function checkArrived(bundle: Bundle | undefined) {
         EXIT.commandFailed,
         `charts-syncer ended with 0, but not everything is in place:\n${lines.join('\n')}`,
         'charts-syncer 退出码为 0，但以上内容未就绪',
-        await describe(),
+        describe(standing),
       )
     },
   )
 }
 
-/** What is in place, for a failure. */
-async function describe() {
+/** What is in place now, for a failure. */
+function describe(standing: Standing) {
   const { bundle } = last!
-  const before = last!.standing
-  const standing = await standingOf(bundle, 'after')
   const { missing, different, chart } = standing
-  const pushed = before.missing.length + before.different.length - missing.length - different.length
-  setResult(bundle, standing, pushed)
+  setResult(standing)
   const there = bundle.images.length - missing.length - different.length
   const state: [string, string] = [
     `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${thisRun().inputs.site.containerRegistry}/${repositoryPath()}; the chart ${chart === 'there' ? 'is' : 'is not'} in the chart repository`,
