@@ -41,7 +41,7 @@ export function runProgram(
 /** The environment that npx gives a script (.npmrc: node-options), less the variables of the tests. */
 export function scriptEnv(env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: _, VITEST: __, NODE_ENV: ___, ...rest } = process.env
-  return { ...rest, NODE_OPTIONS: '--import=tsx', ...env }
+  return { ...rest, NODE_OPTIONS: '--import=dce-upgrade/typescript', ...env }
 }
 
 /** Runs `zx scripts/NAME.mts ARGUMENTS` as npx would, in a checkout or a copy of it. */
