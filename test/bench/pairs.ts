@@ -28,7 +28,10 @@ export function terminalEnv(): NodeJS.ProcessEnv {
 }
 
 /** The same, as npx gives it to a script (.npmrc). */
-export const scriptEnv = () => ({ ...terminalEnv(), NODE_OPTIONS: '--import=dce-upgrade/typescript' })
+export const scriptEnv = () => ({
+  ...terminalEnv(),
+  NODE_OPTIONS: '--import=dce-upgrade/typescript',
+})
 
 /**
  * Runs a program to its end, without a terminal and without standard input.
