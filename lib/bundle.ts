@@ -23,7 +23,10 @@ export interface BundleImage {
   /** the config digest, `sha256:…`: the same wherever the image is */
   id: string
   architecture: string
+  config: Member
   layers: Member[]
+  /** sha256:… of each layer when it is unpacked, from the configuration */
+  diffIds: string[]
 }
 
 /** The layers of these images, each once. */
@@ -272,7 +275,9 @@ function imagesIn(bytes: Read, archive: Member, what: string): BundleImage[] {
       target: targetOf(source, where),
       id: `sha256:${id}`,
       architecture,
+      config: memberOf(members, Config, where),
       layers,
+      diffIds: rootfs.diff_ids,
     }))
   })
   const stray = members.find(({ name }) => !used.has(name) && name !== 'repositories')

@@ -3,7 +3,7 @@ import { note } from './audit.ts'
 import { bundleFiles, checkContent, OtherChart, readBundle, type Bundle } from './bundle.ts'
 import { EXIT, Failure } from './failure.ts'
 import { bundleNames, bundlePath } from './inputs.ts'
-import { check, report } from './run.ts'
+import { check, report, setVariable } from './run.ts'
 import { thisRun } from './session.ts'
 
 /**
@@ -100,6 +100,13 @@ export async function tellBadBundles() {
       state: ['the other bundles are in', '其他离线包均已同步'],
     },
   )
+}
+
+/** Sets `$source`: the bundle's file. */
+export async function setSource(bundle: Bundle | undefined) {
+  const path = bundlePath(thisRun().inputs)
+  const isFile = path.endsWith('.tar')
+  await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => bundle!.file)
 }
 
 /**

@@ -74,8 +74,8 @@ export class Failure extends Error {
   /** where it happened: the heading of the step */
   step: string
 
-  /** The step that the script is at; lib/run.ts keeps it. */
-  static currentStep = ''
+  /** The step that the script is at; lib/session.ts knows it. */
+  static stepOf = () => ''
 
   constructor(exitCode: number, en: string, zh: string, details: FailureDetails = {}) {
     super(en)
@@ -83,7 +83,7 @@ export class Failure extends Error {
     this.en = en
     this.zh = zh
     this.details = details
-    this.step = Failure.currentStep
+    this.step = Failure.stepOf()
   }
 
   [inspect.custom](): string {

@@ -67,6 +67,23 @@ const FLAGS = {
     zh: '离线包、其外层下载文件，或存放离线包的目录（默认：手册中的目录）',
     form: /^[^{}]+$/,
   },
+  node: {
+    value: 'NAME',
+    en: 'only this node',
+    zh: '仅处理这一个节点',
+    form: WORD,
+  },
+  local: {
+    en: 'only the machine that one stands on, without ssh',
+    zh: '仅处理当前机器，不使用 ssh',
+  },
+  parallel: {
+    value: 'N',
+    en: 'how many nodes at once (default 4)',
+    zh: '同时处理的节点数（默认 4）',
+    example: 'a number from 1 to 99',
+    form: /^[1-9][0-9]?$/,
+  },
   'replace-tags': {
     en: 'replace an image that stands under a name of the bundle and is another one',
     zh: '若目标 tag 已存在且为其他镜像，则替换',
@@ -122,6 +139,9 @@ export interface Flags {
   values?: string
   'allow-downgrade': boolean
   bundle?: string
+  node?: string
+  local: boolean
+  parallel: number
   'replace-tags': boolean
   quiet: boolean
   json: boolean
@@ -241,6 +261,7 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     // gigabytes take hours
     ...(names.includes('bundle') && { timeout: '3h' }),
     ...defined(parsed),
+    parallel: Number(parsed['parallel'] ?? 4),
   } as unknown as Flags
 }
 

@@ -26,6 +26,16 @@ export interface Module {
   releases: Release[]
 }
 
+/** How nodes are reached, and what they run. */
+export interface NodeSettings {
+  user?: string
+  port?: number
+  identityFile?: string
+  knownHostsFile?: string
+  sudo?: boolean
+  runtime?: 'containerd' | 'docker'
+}
+
 export interface Site {
   name: string
   kubeconfig: string
@@ -45,6 +55,7 @@ export interface Site {
   }
   registryValues?: Record<string, Partial<Record<Via, Record<string, string>>>>
   otherImages?: string[]
+  nodes?: NodeSettings & { list?: (NodeSettings & { name: string; address: string })[] }
 }
 
 export interface Inputs {
@@ -185,6 +196,15 @@ function readSite(sitePath: string): Site {
   if (site.containerRegistryCaFile)
     site.containerRegistryCaFile = resolve(dirname(sitePath), site.containerRegistryCaFile)
   if (repository.caFile) repository.caFile = resolve(dirname(sitePath), repository.caFile)
+  for (const settings of [site.nodes, ...(site.nodes?.list ?? [])]) {
+    for (const file of ['identityFile', 'knownHostsFile'] as const) {
+      const path = settings?.[file]
+      if (path && !path.startsWith('~/')) settings[file] = resolve(dirname(sitePath), path)
+    }
+  }
+  const listed = site.nodes?.list?.map(({ name }) => name) ?? []
+  const twice = listed.find((name, index) => listed.indexOf(name) < index)
+  if (twice) throw wrongFile(sitePath, `/nodes/list: ${twice} stands twice`)
   if (repository.url) repository.url = repository.url.replace(/\/+$/, '')
   return site
 }

@@ -17,6 +17,9 @@ interface LedgerStep {
 export type StepName =
   | 'load-image-yaml'
   | 'sync-images'
+  | 'unpack-bundle'
+  | 'load-images'
+  | 'tag-images'
   | 'repo-list'
   | 'repo-add'
   | 'repo-update'

@@ -1,4 +1,12 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
 let isSilent = false
+const labels = new AsyncLocalStorage<string>()
+
+/** Each line that is printed meanwhile begins with the label: `node1: …`. */
+export function labelled<T>(label: string, work: () => T): T {
+  return labels.run(label, work)
+}
 
 /** From here on nothing is printed but a failure: for cron, which mails whatever a job says. */
 export function beSilent() {
@@ -8,7 +16,9 @@ export function beSilent() {
 /** Prints a line on stdout. */
 export function print(text: string) {
   if (isSilent) return
-  process.stdout.write(redact(text) + '\n')
+  const label = labels.getStore()
+  const lines = label ? text.replace(/^(?=.)/gm, `${label}: `) : text
+  process.stdout.write(redact(lines) + '\n')
 }
 
 /** No password in an output: whatever a tool prints, the secrets of the environment are starred. */

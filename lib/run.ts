@@ -13,7 +13,7 @@ import {
   unlessEndedWhileIdle,
   type Ended,
 } from './processes.ts'
-import { recordTools, thisRun } from './session.ts'
+import { firstTime, isPart, recordTools, thisRun } from './session.ts'
 import { command, quote, type Command } from './shell.ts'
 
 /** The manual's heading, where it stands in the manual, and where we differ. */
@@ -34,15 +34,15 @@ export function ownStep(en: string, zh: string) {
 
 function printHeading(title: string, lines: string) {
   const run = thisRun()
-  Failure.currentStep = `${title} (${lines})`
+  run.step = `${title} (${lines})`
   run.stepLines = lines
   const text = `# ${title} (${lines})`
   print('\n' + (process.stdout.isTTY && !run.dryRun ? `\x1b[1m${text}\x1b[0m` : text))
 }
 
-/** A remark: a comment in the dry run, a line in a real run. */
+/** A remark: a comment in the dry run, a line in a real run; of parts that go on side by side, the first makes it. */
 export function say(en: string, zh: string) {
-  print(`# ${en}\n# ${zh}`)
+  if (!isPart() || firstTime(en)) print(`# ${en}\n# ${zh}`)
 }
 
 /** A line for the person at the terminal; a dry run has none. */
@@ -125,7 +125,7 @@ export async function run(
   await unlessEnded(text)
   const about = {
     script: inputs.script,
-    step: Failure.currentStep,
+    step: thisRun().step,
     manual: stepLines,
     command: text,
     variables: usedVariables(text, variables),
@@ -148,14 +148,26 @@ export async function run(
   const interruption = endingFailure()
   if (interruption) throw await withState(interruption, text)
   if (exitCode === 0 && !timedOut) return stdout
-  const code = timedOut ? EXIT.commandFailed : exitCodeFor(`${stderr}\n${stdout}`)
+  // flock(1) was told to end with 75 where somebody else holds the lock; it says nothing
+  const isLocked = exitCode === EXIT.tryLater && /\bflock -n -E 75 /.test(text)
+  const code = timedOut
+    ? EXIT.commandFailed
+    : isLocked
+      ? EXIT.tryLater
+      : exitCodeFor(`${stderr}\n${stdout}`)
   throw await withState(
     new Failure(
       code,
       timedOut
         ? `the command did not end within ${limit.text} (--timeout)`
-        : `the command failed with exit code ${exitCode}`,
-      timedOut ? `命令未在 ${limit.text} 内结束（--timeout）` : `命令失败，退出码 ${exitCode}`,
+        : isLocked
+          ? 'somebody else is at work there: it is locked'
+          : `the command failed with exit code ${exitCode}`,
+      timedOut
+        ? `命令未在 ${limit.text} 内结束（--timeout）`
+        : isLocked
+          ? '其他人正在操作，已被锁定'
+          : `命令失败，退出码 ${exitCode}`,
       { said: redact(tail(stderr || stdout)), ...(isLogin(code, text) && { next: LOGIN_AGAIN }) },
     ),
     text,

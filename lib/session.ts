@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { execFile } from 'node:child_process'
 import { accessSync, constants, readFileSync, readdirSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
@@ -9,7 +10,7 @@ import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { type FlagName } from './flags.ts'
 import { readInputs, type Inputs } from './inputs.ts'
-import { beSilent, print, redact } from './output.ts'
+import { beSilent, labelled, print, redact } from './output.ts'
 import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from './processes.ts'
 import { quote } from './shell.ts'
 
@@ -26,7 +27,9 @@ interface Run {
   locks: number[]
   /** scripts that were started and are not finished: the started one, and phases in it */
   depth: number
-  /** where the present step stands in the manual */
+  /** the heading of the present step */
+  step: string
+  /** where it stands in the manual */
   stepLines: string
   /** the tools of this script, by their paths */
   tools: string[]
@@ -48,10 +51,28 @@ interface Run {
 
 let current: Run | undefined
 
-/** The run that is going on. */
+/** parts of the run that go on side by side, one for each node */
+const parts = new AsyncLocalStorage<Run>()
+
+/** The run that is going on, or the part of it that asks. */
 export function thisRun(): Run {
-  if (!current) throw new Error('start() has not been called')
-  return current
+  const run = parts.getStore() ?? current
+  if (!run) throw new Error('start() has not been called')
+  return run
+}
+
+/** Is this a part of the run, beside others? */
+export const isPart = () => parts.getStore() !== undefined
+
+/**
+ * Does a part of the work beside other parts: it has variables, locks, a step and a state of its own;
+ * all else is the run's. What it prints begins with its label.
+ */
+export function inPart<T>(label: string, work: () => Promise<T>): Promise<T> {
+  const run = thisRun()
+  const own = { variables: { ...run.variables }, locks: [...run.locks], step: run.step }
+  const part: Run = Object.assign(Object.create(run), { ...own, commandsRun: 0 })
+  return labelled(label, () => parts.run(part, work))
 }
 
 const runId = ({ time }: Run) => `${time}-${process.pid}`
@@ -72,12 +93,13 @@ export type Started = Pick<Inputs, 'module' | 'releases' | 'site' | 'flags'>
  * imported phase gets the same), opens the audit and goes to the module's directory.
  * @param scriptUrl `import.meta.url`
  * @param names the flags that the script takes besides --module, --site, --timeout, --ticket, --dry-run
+ * @param tools the programs that it needs on PATH; where that depends on the inputs, as they say
  * @throws Failure 64 wrong usage · 73 nothing can be written · 78 wrong site file or descriptor, or a tool is missing
  */
 export async function start(
   scriptUrl: string,
   names: FlagName[],
-  tools: string[],
+  tools: string[] | ((inputs: Inputs) => string[]),
 ): Promise<Started> {
   if (current) {
     current.depth++
@@ -87,6 +109,7 @@ export async function start(
   // the reader of a pipe may end first (`… | tee log`, Ctrl-C): the work goes on, and is recorded
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const inputs = readInputs(scriptUrl, names)
+  Failure.stepOf = () => thisRun().step
   const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '')
   current = {
     inputs,
@@ -96,6 +119,7 @@ export async function start(
     variables: {},
     locks: [],
     depth: 1,
+    step: '',
     stepLines: '',
     commandsRun: 0,
     startedAt: Date.now(),
@@ -105,7 +129,7 @@ export async function start(
   }
   if (!current.dryRun && (inputs.flags.quiet || inputs.flags.json)) beSilent()
   if (current.dryRun) printHeader(current)
-  else begin(current, tools)
+  else begin(current, typeof tools === 'function' ? tools(inputs) : tools)
   return inputs
 }
 
@@ -311,7 +335,7 @@ function begin(run: Run, tools: string[]) {
  * first question, and is awaited before the first command.
  */
 export function recordTools(): Promise<void> {
-  const run = thisRun()
+  const run = current!
   run.toolsRecorded ??= hashTools(run.tools)
   // a failure shows where it is awaited
   run.toolsRecorded.catch(() => {})

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { bytesOf, type Bundle } from './bundle.ts'
-import { megabytes, readContent } from './bundles.ts'
+import { megabytes, readContent, setSource } from './bundles.ts'
 import { EXIT, Failure } from './failure.ts'
 import {
   idThere,
@@ -11,7 +11,6 @@ import {
   standingOf,
   type Standing,
 } from './in-registry.ts'
-import { bundlePath } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
@@ -153,9 +152,7 @@ function programHelp(): Promise<string> {
  * @throws Failure 78 where charts-syncer can't read bundles, or not one of this version
  */
 export async function setBundle(bundle: Bundle | undefined) {
-  const path = bundlePath(thisRun().inputs)
-  const isFile = path.endsWith('.tar')
-  await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => bundle!.file)
+  await setSource(bundle)
   if (bundle?.inDownload) {
     await setVariable('offset', '', async () => String(bundle.region.offset))
     await setVariable('size', '', async () => String(bundle.region.size))

@@ -12,6 +12,8 @@ export interface Region {
 /** A regular file in an archive: its name, and where its content is in the file. */
 export interface Member extends Region {
   name: string
+  /** all that the archive has of it, for a copy: its headers, its content, and zeros up to a full block */
+  entry: Region
 }
 
 /** An archive that is damaged or unfit: exit 65. */
@@ -37,6 +39,7 @@ export const fromFile =
   }
 
 const BLOCK = 512
+const padded = (size: number) => Math.ceil(size / BLOCK) * BLOCK
 /** PAX records that say nothing about which bytes belong to which file. */
 const HARMLESS = /^(mtime|atime|ctime|uid|gid|uname|gname|comment|LIBARCHIVE\..*|SCHILY\..*)$/
 
@@ -59,6 +62,7 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
   let offset = where.offset
   let pax: Record<string, string> | undefined
   let longName: string | undefined
+  let firstHeader = offset
 
   const bad = (problem: string, zh: string) =>
     unfit(
@@ -73,6 +77,7 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
 
   for (;;) {
     const header = read(offset, BLOCK)
+    if (!pax && longName === undefined) firstHeader = offset
     if (header.every((byte) => byte === 0)) break
     const { type, size: plainSize, name: plainName } = parseHeader(header, bad)
     const begin = offset + BLOCK
@@ -109,10 +114,13 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
         read(first!.offset, size).equals(read(begin, size))
       if (first && !isSame())
         throw bad(`${JSON.stringify(name)} stands twice`, `${JSON.stringify(name)} 重复出现`)
-      if (!first && !isDirectory) members.set(name, { name, offset: begin, size })
+      if (!first && !isDirectory) {
+        const entry = { offset: firstHeader, size: begin + padded(size) - firstHeader }
+        members.set(name, { name, offset: begin, size, entry })
+      }
       pax = longName = undefined
     }
-    offset = begin + Math.ceil(size / BLOCK) * BLOCK
+    offset = begin + padded(size)
   }
   if (pax || longName !== undefined)
     throw bad('an extended header without a file', '扩展头之后没有文件')
@@ -179,4 +187,29 @@ function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, strin
     at = end
   }
   return records
+}
+
+/**
+ * The files as the begin of a tar archive, without its end marker.
+ * @param files path (less than 100 bytes) and content of each
+ */
+export function tarOf(files: Record<string, string | Buffer>): Buffer {
+  return Buffer.concat(
+    Object.entries(files).flatMap(([name, text]) => {
+      const data = Buffer.from(text)
+      const header = Buffer.alloc(BLOCK)
+      const octal = (value: number, digits: number) => value.toString(8).padStart(digits, '0')
+      header.write(name, 0)
+      for (const at of [108, 116]) header.write(octal(0, 7), at) // owner, group
+      header.write(octal(0o644, 7), 100)
+      header.write(octal(data.length, 11), 124)
+      header.write(octal(0, 11), 136) // time
+      header.write('0', 156)
+      header.write('ustar\x0000', 257)
+      header.fill(' ', 148, 156)
+      const sum = header.reduce((sum, byte) => sum + byte, 0)
+      header.write(`${octal(sum, 6)}\0 `, 148)
+      return [header, data, Buffer.alloc(padded(data.length) - data.length)]
+    }),
+  )
 }

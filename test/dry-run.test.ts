@@ -12,6 +12,7 @@ const runs: [string, string, string[]][] = [
   ...modules.flatMap((module): [string, string, string[]][] => [
     [`helm-repo.${module}`, 'helm-repo', ['--module', module]],
     [`sync-images.${module}`, 'sync-images', ['--module', module]],
+    [`load-images.${module}`, 'load-images', ['--module', module]],
     [`backup-values.${module}`, 'backup-values', ['--module', module]],
     [`update-crds.${module}.repo`, 'update-crds', ['--module', module]],
     [
@@ -36,6 +37,7 @@ const runs: [string, string, string[]][] = [
     'upgrade',
     ['--module', 'mspider', '--version', '0.20.1', '--install', '--values', 'mspider.yaml'],
   ],
+  ['load-images.skoala.local', 'load-images', ['--module', 'skoala', '--local']],
   [
     'upgrade.kairship.package.tgz',
     'upgrade',
@@ -89,6 +91,11 @@ describe('a dry run prints the bash script that reviewers compare with the manua
       'kind: CHARTMUSEUM\n  url: https://charts.example.org\n  login: false\n  caFile: ca.crt',
     ],
     ['sync-images.skoala.local', 'sync-images', 'kind: LOCAL'],
+    [
+      'load-images.skoala.list',
+      'load-images',
+      'kind: LOCAL\nnodes:\n  user: ops\n  port: 2222\n  identityFile: ~/.ssh/nodes\n  sudo: true\n  list:\n    - name: node1\n      address: 10.16.10.121\n    - name: node2\n      address: 10.16.10.122',
+    ],
   ])('%s', async (name, script, chartRepository) => {
     const directory = temporaryDirectory()
     const example = `name: example\nkubeconfig: ~/.kube/config\ncontext: kubernetes-admin@cluster.local\narchitecture: amd64\ncontainerRegistry: 10.16.10.111\nproject: release.daocloud.io\nimagesFrom: registry\nchartRepository:\n  ${chartRepository}\n`
@@ -96,7 +103,7 @@ describe('a dry run prints the bash script that reviewers compare with the manua
     const result = await runScript(script, [
       '--module',
       'skoala',
-      ...(script === 'sync-images' ? ['--bundle', '/media/skoala-offline'] : []),
+      ...(script.endsWith('-images') ? ['--bundle', '/media/skoala-offline'] : []),
       '--site',
       join(directory, 'site.yaml'),
       '--dry-run',

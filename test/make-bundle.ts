@@ -4,6 +4,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { stringify } from 'yaml'
+import { tarOf } from '../lib/tar.ts'
 
 const sha256 = (data: Buffer | string) => createHash('sha256').update(data).digest('hex')
 
@@ -57,8 +58,9 @@ export function makeBundle(file: string, recipe: Recipe = {}): string {
     execFileSync('tar', command)
   }
   const layer = (text: string | Buffer) => {
-    const data = gzipSync(text, { level: 1 })
-    return { name: `${sha256(data)}.tar.gz`, data, diffId: `sha256:${sha256(text)}` }
+    const tar = Buffer.concat([tarOf({ [sha256(text)]: text }), Buffer.alloc(1024)])
+    const data = gzipSync(tar, { level: 1 })
+    return { name: `${sha256(data)}.tar.gz`, data, diffId: `sha256:${sha256(tar)}` }
   }
   const base = layer('the layer that all have')
   const archive: Record<string, string | Buffer> = { [base.name]: base.data }

@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
 import { bridgeOf, cgroupOf, password, type Lab, type LabNode } from './lab.ts'
@@ -16,6 +16,13 @@ export const tool = (name: string) => `${toolDirectory(name)}/${name}`
 
 /** Starts a process, and records it in the lab under a name. */
 export type Begin = (name: string, recipe: Omit<Recipe, 'log'>) => Promise<Process>
+
+/** Makes the key that all machines of the lab let in, and the one that they are known by. */
+export async function makeSshKeys({ ssh }: Lab): Promise<void> {
+  for (const key of [ssh.key, ssh.hostKey])
+    await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'lab', '-f', key])
+  writeFileSync(ssh.knownHosts, '')
+}
 
 /** Starts etcd and the control plane, and writes the kubeconfig. */
 export async function startControlPlane(
@@ -93,6 +100,7 @@ export async function startControlPlane(
 /** The directories that a node must have for itself, bound over the machine's. */
 const nodeDirectories = [
   '/run/containerd',
+  '/run/lock',
   '/run/netns',
   '/var/lib/containerd',
   '/var/lib/cni',
@@ -102,9 +110,72 @@ const nodeDirectories = [
 ]
 
 /**
- * Starts a node: a real containerd, kubelet and sshd, in a mount namespace where the directories
- * that they insist on are the node's own.
+ * Starts a machine that images can be loaded on: a mount namespace where the directories that a runtime
+ * insists on are the machine's own, and a real sshd.
+ * @param binds its own directories, in place of those of this machine
+ * @param size of a disk of its own for them, such as 200m; else they are on this machine's
  */
+async function startMachine(
+  lab: Lab,
+  begin: Begin,
+  machine: { name: string; sshPort: number; address?: string; binds: string[]; size?: string },
+): Promise<LabNode & { namespaceOf: number }> {
+  const { name, sshPort, address, binds, size } = machine
+  const directory = `${lab.directory}/${name}`
+  mkdirSync(`${directory}/root`, { recursive: true })
+  const mounts = binds.map((path) => {
+    const own = `${directory}/root${path}`
+    return `mkdir -p ${path} ${own} && mount --bind ${own} ${path}`
+  })
+  const script = [
+    ...(size ? [`mount -t tmpfs -o size=${size} tmpfs ${directory}/root`] : []),
+    ...mounts,
+    'mkdir -p /run/sshd /run/lock',
+    `touch ${directory}/bound`,
+    'exec sleep infinity',
+  ].join(' && ')
+  const { pid: namespaceOf } = await begin(name, {
+    command: ['unshare', '--mount', '--propagation=private', 'sh', '-c', script],
+    probe: ['test', '-e', `${directory}/bound`],
+  })
+  const addresses = [`127.0.0.1:${sshPort}`, ...(address ? [`${address}:${lab.ssh.port}`] : [])]
+  const hostKeyLine = readFileSync(`${lab.ssh.hostKey}.pub`, 'utf8')
+  const hosts = addresses.map((each) => `[${each.replace(/:(\d+)$/, ']:$1')} ${hostKeyLine}`)
+  appendFileSync(lab.ssh.knownHosts, hosts.join(''))
+  const options = [
+    ...addresses.map((each) => `ListenAddress=${each}`),
+    `AuthorizedKeysFile=${lab.ssh.key}.pub`,
+    'StrictModes=no',
+    'PidFile=none',
+    'UsePAM=no',
+  ].map((option) => `-o${option}`)
+  await begin(`${name}-sshd`, {
+    command: ['/usr/sbin/sshd', '-D', '-f/dev/null', `-h${lab.ssh.hostKey}`, ...options],
+    namespaceOf,
+    port: sshPort,
+  })
+  const containerdSocket = `/proc/${namespaceOf}/root/run/containerd/containerd.sock`
+  return { name, sshPort, containerdSocket, namespaceOf }
+}
+
+/** Starts a real containerd on a machine. */
+async function startContainerd(
+  lab: Lab,
+  begin: Begin,
+  { name, containerdSocket, namespaceOf }: LabNode & { namespaceOf: number },
+) {
+  const directory = `${lab.directory}/${name}`
+  // node2 is as kubespray sets up its nodes
+  const discards = name === 'node2'
+  writeFileSync(`${directory}/containerd.toml`, containerdConfiguration(lab, directory, discards))
+  await begin(`${name}-containerd`, {
+    command: ['containerd', '--config', `${directory}/containerd.toml`],
+    namespaceOf,
+    probe: ['ctr', '--address', containerdSocket, 'version'],
+  })
+}
+
+/** Starts a node: a machine with a real containerd and a real kubelet. */
 export async function startNode(
   lab: Lab,
   begin: Begin,
@@ -114,29 +185,15 @@ export async function startNode(
   const directory = `${lab.directory}/${name}`
   const [kubeletPort, sshPort] = node.ports
   mkdirSync(`${directory}/cni.d`, { recursive: true })
-
-  const binds = nodeDirectories.map((path) => {
-    mkdirSync(`${directory}/root${path}`, { recursive: true })
-    return `mkdir -p ${path} && mount --bind ${directory}/root${path} ${path}`
-  })
-  const script = [...binds, `touch ${directory}/bound`, 'exec sleep infinity'].join(' && ')
-  const namespace = await begin(name, {
-    command: ['unshare', '--mount', '--propagation=private', 'sh', '-c', script],
-    probe: ['test', '-e', `${directory}/bound`],
-  })
-  const namespaceOf = namespace.pid
-
-  writeFileSync(`${directory}/containerd.toml`, containerdConfiguration(lab, directory))
   writeFileSync(`${directory}/cni.d/10-lab.conflist`, JSON.stringify(network(lab, node)))
-  const containerdSocket = `${directory}/root/run/containerd/containerd.sock`
-  await begin(`${name}-containerd`, {
-    command: ['containerd', '--config', `${directory}/containerd.toml`],
-    namespaceOf,
-    probe: ['ctr', '--address', containerdSocket, 'version'],
-  })
+  const address = `10.${node.subnet}.${node.number}.1`
+  const binds = nodeDirectories
+  const machine = await startMachine(lab, begin, { name, sshPort, address, binds })
+  await startContainerd(lab, begin, machine)
+  const { namespaceOf, ...found } = machine
   await node.delivered
   const importing = ['-n', 'k8s.io', 'image', 'import', `${lab.directory}/pause.tar`]
-  await run('ctr', ['--address', containerdSocket, ...importing])
+  await run('ctr', ['--address', found.containerdSocket, ...importing])
 
   writeFileSync(
     `${directory}/kubelet.json`,
@@ -149,42 +206,49 @@ export async function startNode(
       `--kubeconfig=${lab.kubeconfig}`,
       `--cert-dir=${directory}/pki`,
       `--hostname-override=${name}`,
-      `--node-ip=10.${node.subnet}.${node.number}.1`,
+      `--node-ip=${address}`,
     ],
     namespaceOf,
     port: kubeletPort,
   })
-
-  const [hostKey, sshKey] = [`${directory}/ssh_host_key`, `${directory}/ssh_key`]
-  for (const key of [hostKey, sshKey]) {
-    await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', name, '-f', key])
-  }
-  const knownHosts = `${directory}/known_hosts`
-  const hostKeyLine = readFileSync(`${hostKey}.pub`, 'utf8')
-  writeFileSync(knownHosts, `[127.0.0.1]:${sshPort} ${hostKeyLine}`)
-  mkdirSync('/run/sshd', { recursive: true })
-  const options = [
-    'ListenAddress=127.0.0.1',
-    `AuthorizedKeysFile=${sshKey}.pub`,
-    'StrictModes=no',
-    'PidFile=none',
-    'UsePAM=no',
-  ].map((option) => `-o${option}`)
-  await begin(`${name}-sshd`, {
-    command: ['/usr/sbin/sshd', '-D', '-f/dev/null', `-p${sshPort}`, `-h${hostKey}`, ...options],
-    namespaceOf,
-    port: sshPort,
-  })
-  return { name, sshPort, sshKey, knownHosts, containerdSocket }
+  return found
 }
 
-function containerdConfiguration(lab: Lab, directory: string): string {
+/**
+ * Starts a machine that is no node of the cluster, with nothing on it: a containerd, or a Docker daemon.
+ * @param size of its disk, such as 200m
+ */
+export async function startSpare(
+  lab: Lab,
+  begin: Begin,
+  spare: { name: string; sshPort: number; runtime: 'containerd' | 'docker'; size?: string },
+): Promise<LabNode> {
+  const isDocker = spare.runtime === 'docker'
+  const binds = isDocker
+    ? ['/run', '/var/lib/docker']
+    : ['/run/containerd', '/run/lock', '/var/lib/containerd']
+  const machine = await startMachine(lab, begin, { ...spare, binds })
+  const { namespaceOf, ...found } = machine
+  if (!isDocker) await startContainerd(lab, begin, machine)
+  else {
+    await begin(`${spare.name}-dockerd`, {
+      command: ['dockerd', '--iptables=false', '--bridge=none'],
+      namespaceOf,
+      probe: ['docker', '--host', `unix:///proc/${namespaceOf}/root/run/docker.sock`, 'version'],
+    })
+  }
+  return found
+}
+
+function containerdConfiguration(lab: Lab, directory: string, discards: boolean): string {
   const cri = 'plugins."io.containerd.grpc.v1.cri"'
   return `version = 2
 [${cri}]
   # without CAP_SYS_RESOURCE every sandbox fails otherwise
   restrict_oom_score_adj = true
   sandbox_image = "registry.k8s.io/pause:3.10"
+[${cri}.containerd]
+  discard_unpacked_layers = ${discards}
 [${cri}.cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "${directory}/cni.d"

@@ -9,7 +9,14 @@ import { tmpdir } from 'node:os'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
-import { startControlPlane, startNode, tool, type Begin } from './cluster.ts'
+import {
+  makeSshKeys,
+  startControlPlane,
+  startNode,
+  startSpare,
+  tool,
+  type Begin,
+} from './cluster.ts'
 import {
   alone,
   end,
@@ -40,9 +47,8 @@ const run = promisify(execFile)
 
 export interface LabNode {
   name: string
+  /** of 127.0.0.1 */
   sshPort: number
-  sshKey: string
-  knownHosts: string
   /** the node's containerd, as it is reached from outside the node's mount namespace */
   containerdSocket: string
 }
@@ -69,6 +75,8 @@ export interface Lab {
   /** directories to put first on PATH */
   helms: { '3.10': string; '3': string; '4': string }
   nodes: LabNode[]
+  /** how root of each node is reached: at its own address with this port, or at its sshPort of 127.0.0.1 */
+  ssh: { port: number; key: string; hostKey: string; knownHosts: string }
   modules: Record<string, { old: Release; new: Release }>
   /** etcd apiserver controller-manager scheduler registry vendor-registry chart-repository, and
    * per node: node1 (holds its mount namespace) node1-containerd node1-kubelet node1-sshd */
@@ -131,6 +139,28 @@ export function runningLabs(): string[] {
   const ids = existsSync(labs()) ? readdirSync(labs()) : []
   return ids.filter((id) => loadLab(id) && !readReservation(id)?.owner)
 }
+
+/** Starts a machine beside the nodes, with nothing on it, for a test; it ends with the lab. */
+export async function addMachine(
+  lab: Lab,
+  spare: { name: string; runtime: 'containerd' | 'docker'; size?: string },
+): Promise<LabNode> {
+  const [sshPort] = await freePorts(1)
+  const machine = await startSpare(lab, beginIn(lab), { ...spare, sshPort: sshPort! })
+  const { processes } = lab
+  lab.processes = { ...read(lab.id).processes, ...processes }
+  save(lab)
+  return machine
+}
+
+/** Starts processes as the lab's. */
+const beginIn =
+  (lab: Lab): Begin =>
+  async (name, recipe) => {
+    const process = await start({ log: `${lab.directory}/log/${name}.log`, ...recipe }, lab.cgroup)
+    lab.processes[name] = process
+    return process
+  }
 
 /** Ends one of the lab's processes, for a test of what happens then. */
 export async function stopProcess(lab: Lab, name: string, how?: { atOnce: boolean }) {
@@ -223,7 +253,7 @@ async function clean(id: string): Promise<void> {
 async function assemble(id: string, { subnet, vendorPort }: Reservation): Promise<Lab> {
   const directory = directoryOf(id)
   const cgroup = makeCgroup(cgroupOf(id), ['lab', 'node1', 'node2'])
-  const ports = await freePorts(9)
+  const ports = await freePorts(10)
   const port = () => ports.pop()!
   const registry = { host: `127.0.0.1:${port()}`, username: 'admin', password: password() }
   const chartRepositoryHost = `127.0.0.1:${port()}`
@@ -262,6 +292,12 @@ async function assemble(id: string, { subnet, vendorPort }: Reservation): Promis
       '4': toolDirectory('helm', 'v4'),
     },
     nodes: [],
+    ssh: {
+      port: port(),
+      key: `${directory}/ssh_key`,
+      hostKey: `${directory}/ssh_host_key`,
+      knownHosts: `${directory}/known_hosts`,
+    },
     modules: releases(directory),
     processes: {},
   }
@@ -272,13 +308,7 @@ async function assemble(id: string, { subnet, vendorPort }: Reservation): Promis
   const text = [`export PATH=${tools}:$PATH`, ...exports, ''].join('\n')
   writeFileSync(`${directory}/env`, text, { mode: 0o600 })
 
-  const begin: Begin = async (name, recipe) => {
-    const log = `${directory}/log/${name}.log`
-    const process = await start({ log, ...recipe }, cgroup)
-    lab.processes[name] = process
-    return process
-  }
-
+  const begin = beginIn(lab)
   const delivered = deliver(directory, vendorPort, cgroup).then((process) => {
     lab.processes['vendor-registry'] = process
   })
@@ -299,6 +329,7 @@ async function assemble(id: string, { subnet, vendorPort }: Reservation): Promis
     await publish(lab)
   }
   const clustered = async () => {
+    await makeSshKeys(lab)
     await startControlPlane(lab, begin, { subnet, ports: [port(), port(), port()] })
     await together(
       [1, 2].map(async (number) => {
@@ -339,6 +370,15 @@ const siteOf = (lab: Lab) => ({
   kubeconfig: lab.kubeconfig,
   context: lab.context,
   chartRepository: { kind: 'HARBOR', url: lab.chartRepository.harbor, login: true },
+  nodes: nodesOf(lab),
+})
+
+/** How the scripts reach the nodes: `nodes` of a site file. */
+export const nodesOf = ({ ssh }: Pick<Lab, 'ssh'>) => ({
+  user: 'root',
+  port: ssh.port,
+  identityFile: ssh.key,
+  knownHostsFile: ssh.knownHosts,
 })
 
 /** Brings the bundles into the site, as charts-syncer does it, and looks whether all has arrived. */

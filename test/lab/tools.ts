@@ -93,6 +93,7 @@ const packages: Record<string, string> = {
   'docker-registry': '/usr/bin/docker-registry',
   containerd: '/usr/bin/containerd',
   'containernetworking-plugins': '/usr/lib/cni/bridge',
+  'docker.io': '/usr/sbin/dockerd',
   skopeo: '/usr/bin/skopeo',
   'openssh-server': '/usr/sbin/sshd',
   'openssh-client': '/usr/bin/ssh-keygen',

@@ -72,7 +72,7 @@ export function howToUse(
   const { id, directory, helms, registry, vendorRegistry, chartRepository, nodes } = lab
   const ssh = nodes.map(
     (node) =>
-      `  ${node.name}             ssh -i ${node.sshKey} -o UserKnownHostsFile=${node.knownHosts}` +
+      `  ${node.name}             ssh -i ${lab.ssh.key} -o UserKnownHostsFile=${lab.ssh.knownHosts}` +
       ` -p ${node.sshPort} root@127.0.0.1`,
   )
   return `

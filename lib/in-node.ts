@@ -1,0 +1,351 @@
+import { closeSync, openSync } from 'node:fs'
+import { note, sha256 } from './audit.ts'
+import { digestInName, type Bundle, type BundleImage } from './bundle.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
+import { containerRepository } from './inputs.ts'
+import { onNode, type Node } from './nodes.ts'
+import { answer } from './run.ts'
+import { thisRun } from './session.ts'
+import { fromFile, type Member } from './tar.ts'
+
+/** What a node has. */
+export interface NodeContent {
+  /** image reference → image ID, of the images that are complete and unpacked */
+  usable: Map<string, string>
+  /** image reference → image ID, of all; `unknown` where it can't be told */
+  ids: Map<string, string>
+  /** is the layer there, as part of any image? */
+  hasLayer: (image: BundleImage, index: number) => boolean
+  /** the root directory of containerd or Docker, and the bytes of its disk */
+  root: string
+  free: number
+  size: number
+  /** containerd's leases */
+  leases: string[]
+  /** is something being pulled right now? */
+  isPulling: boolean
+}
+
+/** An image's full name at this site, on a node: registry/repository/name:tag. */
+export function targetReference({ target }: BundleImage): string {
+  const { inputs } = thisRun()
+  return `${inputs.site.containerRegistry}/${containerRepository(inputs)}/${target}`
+}
+
+const ASK_CONTAINERD = `
+plugins=$(ctr --connect-timeout 5s plugins ls)
+echo '== cri'; echo "$plugins" | grep -w cri || true
+echo '== images'; ctr -n k8s.io image check
+echo '== content'; ctr -n k8s.io content ls -q
+echo '== active'; ctr -n k8s.io content active
+echo '== leases'; ctr -n k8s.io leases ls -q
+echo '== root'
+root=$(containerd config dump 2>/dev/null | sed -n "s/^root = ['\\"]\\(.*\\)['\\"]$/\\1/p") || true
+root=\${root:-/var/lib/containerd}`
+
+const ASK_DOCKER = `
+echo '== store'; docker info --format '{{json .DriverStatus}}'
+echo '== images'; docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'
+echo '== layers'
+ids=$(docker image ls --no-trunc -q | sort -u)
+if [ -n "$ids" ]; then docker image inspect --format '{{join .RootFS.Layers ","}}' $ids; fi
+echo '== root'
+root=$(docker info --format '{{.DockerRootDir}}')`
+
+/**
+ * Asks a node, in one question, what it has.
+ * @throws Failure 69 it, or its containerd or Docker, can't be reached · 77 no login · 78 it is not the runtime of the kubelet · 65 the bundle is for another architecture
+ */
+export async function askNode(node: Node, bundle: Bundle): Promise<NodeContent> {
+  const isDocker = node.runtime === 'docker'
+  const parts = await askParts(
+    node,
+    `echo '== architecture'; uname -m${isDocker ? ASK_DOCKER : ASK_CONTAINERD}
+echo "$root"
+echo '== disk'; df -B1 --output=size,avail "$root" | tail -n 1`,
+  )
+  const lines = (name: string) => parts.get(name) ?? []
+  checkArchitecture(lines('architecture')[0] ?? '', bundle)
+  const [size = 0, free = 0] = (lines('disk')[0] ?? '').trim().split(/\s+/).map(Number)
+  const common = { root: lines('root')[0] ?? '', size, free }
+  if (isDocker) return { ...common, ...ofDocker(lines) }
+  return { ...common, ...(await ofContainerd(node, bundle, lines)) }
+}
+
+/** The answer in parts, each under its `== heading`. */
+async function askParts(node: Node, script: string): Promise<Map<string, string[]>> {
+  const text = `${[...onNode(node), 'bash -s'].join(' ')} << 'EOF'\nset -eu${script.startsWith('\n') ? '' : '\n'}${script}\nEOF`
+  const said = await answer(text).catch((failure: unknown) => {
+    throw failure instanceof Failure ? unreached(node, failure) : failure
+  })
+  const parts = new Map<string, string[]>()
+  let part: string[] = []
+  for (const line of said.split('\n')) {
+    const [, name] = /^== (.*)$/.exec(line) ?? []
+    if (name === undefined) part.push(line)
+    else parts.set(name, (part = []))
+  }
+  parts.forEach((each) => each.at(-1) === '' && each.pop())
+  return parts
+}
+
+/** What the words of ssh, ctr and docker mean, and what to do. */
+function unreached(node: Node, failure: Failure): Failure {
+  const { said = '', command } = failure.details
+  const at = `${node.user ? `${node.user}@` : ''}${node.address}`
+  const port = node.port ? ` -p ${node.port}` : ''
+  const meanings: [RegExp, number, string, string, [string, string]?][] = [
+    [
+      /Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known/i,
+      EXIT.configuration,
+      `the host key of ${node.address} is not the one in known_hosts, or not in it`,
+      `${node.address} 的主机密钥不在 known_hosts 中，或与其不符`,
+      [
+        `compare its fingerprint, then:\nssh-keyscan${port} ${node.address} >> ${node.knownHostsFile ?? '~/.ssh/known_hosts'}`,
+        '请先核对指纹，再用上面的命令加入 known_hosts',
+      ],
+    ],
+    [
+      /Permission denied \(|Too many authentication failures|no such identity|Load key/i,
+      EXIT.notAllowed,
+      `ssh does not let us in at ${at}`,
+      `ssh 拒绝登录 ${at}`,
+      [
+        `a key without a passphrase is needed (identityFile in the site file, or an agent):\nssh-copy-id${port} ${at}`,
+        '需要无口令的密钥（站点配置中的 identityFile，或 ssh-agent）',
+      ],
+    ],
+    [
+      /sudo: /,
+      EXIT.notAllowed,
+      `the user may not use sudo without a password on ${node.name}`,
+      `该用户在 ${node.name} 上不能免密使用 sudo`,
+    ],
+    [
+      /Cannot connect to the Docker daemon|failed to dial|containerd\.sock/i,
+      /permission denied/i.test(said) ? EXIT.notAllowed : EXIT.unreachable,
+      `${node.runtime} on ${node.name} does not answer`,
+      `${node.name} 上的 ${node.runtime} 没有响应`,
+      [
+        `on ${node.name}: systemctl status ${node.runtime}`,
+        `请在 ${node.name} 上执行 systemctl status ${node.runtime}`,
+      ],
+    ],
+    [
+      /(ctr|docker): (command )?not found/,
+      EXIT.configuration,
+      `${node.name} has no ${node.runtime === 'docker' ? 'docker' : 'ctr'}: is ${node.runtime} its runtime?`,
+      `${node.name} 上没有 ${node.runtime === 'docker' ? 'docker' : 'ctr'}：其运行时是 ${node.runtime} 吗？`,
+      ['runtime in the site file says what it is', '请在站点配置中设置 runtime'],
+    ],
+    [
+      /^ssh: |Connection (refused|closed|timed out|reset)|No route to host|Could not resolve hostname|kex_exchange_identification/m,
+      EXIT.unreachable,
+      `ssh does not reach ${node.name} at ${at}${port && ` port ${node.port}`}`,
+      `ssh 无法连接 ${node.name}（${at}）`,
+      [
+        'is the node up, and are address, port and user right in the site file (nodes)?',
+        '请确认节点已启动，且站点配置 nodes 中的地址、端口、用户正确',
+      ],
+    ],
+  ]
+  const meaning = meanings.find(([words]) => words.test(said))
+  if (!meaning) return failure
+  const [, exitCode, en, zh, next] = meaning
+  return new Failure(exitCode, en, zh, { command, said, state: failure.details.state, next })
+}
+
+/** @throws Failure 65 */
+function checkArchitecture(machine: string, { images, file }: Bundle) {
+  const names: Record<string, string> = { x86_64: 'amd64', aarch64: 'arm64' }
+  const architecture = names[machine] ?? machine
+  const wanted = images[0]!.architecture
+  if (architecture === wanted) return
+  throw new Failure(
+    EXIT.badBundle,
+    `the node is ${architecture}, and the bundle ${file} is for ${wanted}`,
+    `节点架构为 ${architecture}，而离线包 ${file} 适用于 ${wanted}`,
+    {
+      state: UNCHANGED,
+      next: [
+        'load the bundle of its architecture there, with a site file of that architecture',
+        '请使用对应架构的离线包和站点配置',
+      ],
+    },
+  )
+}
+
+function ofDocker(lines: (name: string) => string[]) {
+  if (lines('store').some((line) => line.includes('io.containerd.snapshotter'))) {
+    throw new Failure(
+      EXIT.configuration,
+      'Docker keeps its images in containerd here (containerd-snapshotter): their IDs are not those of the bundle',
+      '此 Docker 使用 containerd 镜像存储（containerd-snapshotter），其镜像 ID 与离线包不同',
+      {
+        state: UNCHANGED,
+        next: [
+          'features: {"containerd-snapshotter": false} in /etc/docker/daemon.json, or load there by hand',
+          '请在 /etc/docker/daemon.json 中设置 features: {"containerd-snapshotter": false}，或手动加载',
+        ],
+      },
+    )
+  }
+  const ids = new Map(lines('images').map((line) => line.split(' ') as [string, string]))
+  // Docker knows a layer by all that is below it
+  const chains = new Set(
+    lines('layers').flatMap((line) => {
+      const layers = line.split(',')
+      return layers.map((_, index) => layers.slice(0, index + 1).join())
+    }),
+  )
+  return {
+    ids,
+    usable: ids,
+    hasLayer: ({ diffIds }: BundleImage, index: number) =>
+      chains.has(diffIds.slice(0, index + 1).join()),
+    leases: [],
+    isPulling: false,
+  }
+}
+
+async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) => string[]) {
+  if (!lines('cri').some((line) => /\bok\b/.test(line))) {
+    throw new Failure(
+      EXIT.configuration,
+      `containerd on ${node.name} does not serve the kubelet (its CRI plugin is off): is Docker the runtime there?`,
+      `${node.name} 上的 containerd 未启用 CRI 插件，kubelet 不使用它：运行时是否为 Docker？`,
+      {
+        state: UNCHANGED,
+        next: ['runtime: docker in the site file', '请在站点配置中设置 runtime: docker'],
+      },
+    )
+  }
+  const rows = lines('images').flatMap((line) => {
+    const [, name, digest, status, unpacked] =
+      /^(\S+)\s+\S+\s+(sha256:[0-9a-f]{64})\s+(\w+).*\s(true|false)\s*$/.exec(line) ?? []
+    return name
+      ? [{ name, digest: digest!, usable: status === 'complete' && unpacked === 'true' }]
+      : []
+  })
+  // the CRI plugin also lists each image under its ID; ours are known by their manifests even before
+  const known = new Map(bundle.images.map((image) => [manifestOf(image, bundle).digest, image.id]))
+  for (const { name, digest } of rows) {
+    if (name.startsWith('sha256:')) known.set(digest, name)
+  }
+  const wanted = new Set(bundle.images.flatMap((image) => [image.source, targetReference(image)]))
+  const ofUs = rows.filter(({ name }) => wanted.has(name))
+  await askManifests(
+    node,
+    ofUs.map(({ digest }) => digest),
+    known,
+  )
+  const withId = (row: { name: string; digest: string }) =>
+    [row.name, known.get(row.digest) ?? 'unknown'] as const
+  const content = new Set(lines('content').map((line) => line.trim()))
+  return {
+    ids: new Map(ofUs.map(withId)),
+    usable: new Map(ofUs.filter(({ usable }) => usable).map(withId)),
+    hasLayer: ({ layers }: BundleImage, index: number) =>
+      content.has(`sha256:${digestInName(layers[index]!.name, bundle.file)}`),
+    leases: lines('leases').filter(Boolean),
+    // an import's transfers are called tar-…
+    isPulling: lines('active').some((line) => /^(layer|manifest|config|index)-/.test(line)),
+  }
+}
+
+/** Finds the image IDs of manifests that nobody knows yet, in the node's content; an index leads to one. */
+async function askManifests(node: Node, digests: string[], known: Map<string, string>) {
+  const waiting = new Map<string, string>() // the digest to read → the digest that it is asked for
+  for (const digest of digests) if (!known.has(digest)) waiting.set(digest, digest)
+  for (let depth = 0; depth < 2 && waiting.size > 0; depth++) {
+    const script = [...waiting.keys()]
+      .map((digest) => `echo '== ${digest}'; ctr -n k8s.io content get ${digest} || true; echo`)
+      .join('\n')
+    const parts = await askParts(node, script)
+    for (const [digest, of] of [...waiting]) {
+      waiting.delete(digest)
+      try {
+        const { config, manifests } = JSON.parse(parts.get(digest)!.join('\n'))
+        const { architecture } = thisRun().inputs.site
+        const next = manifests?.find(
+          ({ platform }: any) => platform?.os === 'linux' && platform.architecture === architecture,
+        )
+        if (config?.digest) known.set(of, config.digest)
+        else if (next) waiting.set(next.digest, of)
+      } catch {
+        // it stays unknown
+      }
+    }
+  }
+}
+
+const DOCKER = 'application/vnd.docker'
+
+/**
+ * The manifest of an image as containerd makes it of a docker-archive (containerd 1.6
+ * images/archive/importer.go), so that both ways of loading lead to the same.
+ */
+export function manifestOf(
+  image: BundleImage,
+  { file }: Bundle,
+): { text: string; digest: string; mediaType: string } {
+  const known = manifests.get(image)
+  if (known) return known
+  const digestOf = ({ name }: Member) => `sha256:${digestInName(name, file)}`
+  const mediaType = `${DOCKER}.distribution.manifest.v2+json`
+  const text = JSON.stringify({
+    schemaVersion: 2,
+    mediaType,
+    config: {
+      mediaType: `${DOCKER}.container.image.v1+json`,
+      digest: image.id,
+      size: image.config.size,
+    },
+    layers: image.layers.map((layer) => ({
+      mediaType: `${DOCKER}.image.rootfs.diff.tar${compressionOf(file, layer)}`,
+      digest: digestOf(layer),
+      size: layer.size,
+    })),
+  })
+  const made = { text, digest: `sha256:${sha256(text)}`, mediaType }
+  manifests.set(image, made)
+  return made
+}
+
+const manifests = new Map<BundleImage, { text: string; digest: string; mediaType: string }>()
+
+function compressionOf(file: string, layer: Member): '' | '.gzip' | '.zstd' {
+  const magic = bytesAt(file, layer.offset, Math.min(4, layer.size)).toString('hex')
+  if (magic.startsWith('1f8b')) return '.gzip'
+  return magic === '28b52ffd' ? '.zstd' : ''
+}
+
+/** The bytes of a layer when it is unpacked: gzip keeps the number, modulo 4 GiB, at its end (RFC 1952). */
+export function unpackedSize(file: string, layer: Member): number {
+  const compression = compressionOf(file, layer)
+  if (compression === '') return layer.size
+  if (compression === '.zstd') return layer.size * 3 // it does not say
+  let size = bytesAt(file, layer.offset + layer.size - 4, 4).readUInt32LE()
+  while (size < layer.size * 0.99) size += 2 ** 32
+  return size
+}
+
+function bytesAt(file: string, offset: number, size: number): Buffer {
+  const descriptor = openSync(file, 'r')
+  try {
+    return fromFile(descriptor)(offset, size)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/** Records what a node has of a bundle. */
+export function noteContent(
+  { usable }: NodeContent,
+  { images }: Bundle,
+  node: Node,
+  when: 'before' | 'after',
+) {
+  const found = images.map((image) => [image.target, usable.get(targetReference(image)) ?? null])
+  note({ event: 'node', when, node: node.name, images: Object.fromEntries(found) })
+}

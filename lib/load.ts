@@ -1,0 +1,306 @@
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { layersOf, type Bundle, type BundleImage } from './bundle.ts'
+import { megabytes, setSource } from './bundles.ts'
+import { EXIT, Failure, UNCHANGED } from './failure.ts'
+import { writeWhole } from './files.ts'
+import {
+  askNode,
+  manifestOf,
+  noteContent,
+  targetReference,
+  unpackedSize,
+  type NodeContent,
+} from './in-node.ts'
+import { aloneOnNode, lockNode, onEachNode, type Node } from './nodes.ts'
+import { check, onFailureDescribe, report, run } from './run.ts'
+import { thisRun } from './session.ts'
+import { shellLines, type ShellLines } from './shell.ts'
+import { tarOf, type Region } from './tar.ts'
+
+/** What a node needs of a bundle. */
+interface Plan {
+  content: NodeContent
+  /** images that are not there, or not whole */
+  load: BundleImage[]
+  /** images that have not their name of this site */
+  tag: BundleImage[]
+  /** names that stand for another image */
+  different: { reference: string; found: string; wanted: string }[]
+}
+
+const plans = new Map<Node, Plan>()
+
+/** What is to do on a node that has this. */
+function planOf(bundle: Bundle, content: NodeContent): Plan {
+  const { usable, ids } = content
+  const isRight = (reference: string, { id }: BundleImage) => usable.get(reference) === id
+  const tag = bundle.images.filter((image) => !isRight(targetReference(image), image))
+  const load = tag.filter((image) => !isRight(image.source, image))
+  const different = [
+    ...tag.map((image) => ({ reference: targetReference(image), image })),
+    ...load.map((image) => ({ reference: image.source, image })),
+  ].flatMap(({ reference, image }) => {
+    const found = ids.get(reference)
+    return found && found !== image.id ? [{ reference, found, wanted: image.id }] : []
+  })
+  return { content, load, tag, different }
+}
+
+/**
+ * Asks each node what it has of a bundle.
+ * @returns the nodes that lack something; those that can't be asked are told at the end
+ */
+export async function nodesThatLack(
+  bundle: Bundle | undefined,
+  nodes: (Node | undefined)[],
+): Promise<(Node | undefined)[]> {
+  return onEachNode(nodes, async (node) => {
+    const lacks = await check(
+      'only where the node has not every image of the bundle: its image ID under its name, complete and unpacked',
+      '仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包',
+      async () => {
+        const content = await askNode(node!, bundle!)
+        noteContent(content, bundle!, node!, 'before')
+        const plan = planOf(bundle!, content)
+        plans.set(node!, plan)
+        const { images } = bundle!
+        const there = images.length - plan.tag.length
+        const done = plan.tag.length === 0
+        report(
+          `  ${there} of ${images.length} images are there` +
+            (done ? ': nothing to do · 均已就绪，无需加载' : ''),
+        )
+        if (!done) refuseUnfit(plan, bundle!)
+        return !done
+      },
+    )
+    return lacks ?? true
+  })
+}
+
+/** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
+function refuseUnfit({ different, content, load }: Plan, bundle: Bundle) {
+  if (different.length > 0 && !thisRun().inputs.flags['replace-tags']) {
+    const list = different.map(
+      ({ reference, found, wanted }) => `${reference}  is ${found}, in the bundle ${wanted}`,
+    )
+    throw new Failure(
+      EXIT.configuration,
+      `another image stands under a name that the bundle has:\n${list.join('\n')}`,
+      '以上名称在该节点上已存在，但内容与离线包不同',
+      {
+        state: UNCHANGED,
+        next: [
+          'find out who put it there: a running workload may use it. To put the image of the bundle in its place: --replace-tags',
+          '请先确认其来源，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags',
+        ],
+      },
+    )
+  }
+  const layers = layersOf(load).filter((layer) =>
+    load.some((image) => {
+      const index = image.layers.indexOf(layer)
+      return index >= 0 && !content.hasLayer(image, index)
+    }),
+  )
+  const needed = layers.reduce(
+    (sum, layer) => sum + layer.size + unpackedSize(bundle.file, layer),
+    0,
+  )
+  const { root, free, size } = content
+  if (needed > free) {
+    throw new Failure(
+      EXIT.cannotWrite,
+      `${root} has ${megabytes(free)} free; the images take up to ${megabytes(needed)}, packed and unpacked`,
+      `${root} 剩余 ${megabytes(free)}，而镜像（压缩与解包后）最多需要 ${megabytes(needed)}`,
+      { state: UNCHANGED, next: [`make room in ${root}`, `请清理 ${root} 所在磁盘`] },
+    )
+  }
+  // the kubelet's default: imageGCHighThresholdPercent
+  if (size > 0 && (size - free + needed) / size > 0.85) {
+    report(
+      `NOTE · 注意: the disk of ${root} will be more than 85 % full: the kubelet then removes images that no pod uses yet. Make room, or upgrade soon\n` +
+        `  ${root} 所在磁盘使用率将超过 85%，kubelet 会清理未被使用的镜像。请清理磁盘，或尽快升级`,
+    )
+  }
+}
+
+const workDirectory = () => join(thisRun().inputs.stateDirectory, 'load')
+
+/**
+ * Sets `$source`, the bundle's file, and writes which parts of it the node lacks: `load/$node.tar` is
+ * the begin of an archive, with the images' manifests, and `load/$node.parts` says which bytes of the
+ * bundle follow it (offset and size of each configuration and layer, as they stand in it).
+ */
+export async function setParts(bundle: Bundle | undefined, node: Node | undefined) {
+  await lockNode(node)
+  await setSource(bundle)
+  await check(
+    'load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out',
+    'load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输',
+    async () => {
+      const { load, content } = plans.get(node!)!
+      const isDocker = node!.runtime === 'docker'
+      const regions: Region[] = []
+      let bytes = 0
+      for (const image of load) {
+        const layers = image.layers.filter((_, index) => !content.hasLayer(image, index))
+        for (const { entry } of [image.config, ...layers]) {
+          if (regions.some(({ offset }) => offset === entry.offset)) continue
+          regions.push(entry)
+          bytes += entry.size
+        }
+      }
+      regions.sort((one, other) => one.offset - other.offset)
+      mkdirSync(workDirectory(), { recursive: true })
+      const file = join(workDirectory(), node!.name)
+      writeFileSync(
+        `${file}.tar`,
+        tarOf(isDocker ? dockerArchive(load) : ociArchive(load, bundle!)),
+      )
+      const lines = regions.map(({ offset, size }) => `${offset} ${size}\n`)
+      writeFileSync(`${file}.parts`, lines.join(''))
+      const whole = bundle!.images.length
+      report(
+        `  ${load.length} of ${whole} images, ${megabytes(bytes)} of ${megabytes(bundle!.bytes)}`,
+      )
+      onFailureDescribe(async () => describe(await askNode(node!, bundle!), bundle!, node!))
+    },
+  )
+}
+
+/** What `docker load` looks for besides configurations and layers; a layer that it has may be missing. */
+const dockerArchive = (images: BundleImage[]) => ({
+  'manifest.json': JSON.stringify(
+    images.map(({ config, source, layers }) => ({
+      Config: config.name,
+      RepoTags: [source],
+      Layers: layers.map(({ name }) => name),
+    })),
+  ),
+})
+
+/**
+ * An OCI layout: containerd takes each further file for a blob, whatever it is called, and looks for
+ * what is missing in its own content (containerd 1.6 images/archive/importer.go). A docker-archive must
+ * hold every layer.
+ */
+function ociArchive(images: BundleImage[], bundle: Bundle): Record<string, string> {
+  const manifests = images.map((image) => ({ image, ...manifestOf(image, bundle) }))
+  return {
+    'oci-layout': '{"imageLayoutVersion":"1.0.0"}',
+    'index.json': JSON.stringify({
+      schemaVersion: 2,
+      manifests: manifests.map(({ image, mediaType, digest, text }) => ({
+        mediaType,
+        digest,
+        size: text.length,
+        annotations: { 'io.containerd.image.name': image.source },
+      })),
+    }),
+    ...Object.fromEntries(
+      manifests.map(({ digest, text }) => [`blobs/${digest.replace(':', '/')}`, text]),
+    ),
+  }
+}
+
+/** Are there images to load, or only names to give? A dry run goes on as if there were. */
+export function mustLoad(node: Node | undefined): boolean {
+  return !node || plans.get(node)!.load.length > 0
+}
+
+/**
+ * Loads, and leaves nothing behind. An import of containerd that is killed leaves a lease, which keeps
+ * what it has transferred for 24 hours; and the first import after it may not find what the killed one
+ * has removed (`content digest … not found`), the second does.
+ */
+export async function withoutLeftovers(
+  node: Node | undefined,
+  load: () => Promise<unknown>,
+): Promise<void> {
+  if (!node) return void (await load())
+  const file = join(workDirectory(), node.name)
+  const leases = `${file}.leases`
+  const { content } = plans.get(node)!
+  await removeLeases(node, content, leases)
+  writeWhole(leases, JSON.stringify(content.leases))
+  try {
+    await load().catch(async (failure: unknown) => {
+      const said = failure instanceof Failure ? failure.details.said : undefined
+      if (!/content digest sha256:\w+: not found/.test(said ?? '')) throw failure
+      report('  once more: it looked for content of an import that was killed · 重试一次')
+      return load()
+    })
+  } finally {
+    rmSync(`${file}.tar`)
+    rmSync(`${file}.parts`)
+  }
+  rmSync(leases)
+}
+
+/** Removes the leases of an import that was killed: those that were not there before it. */
+async function removeLeases(node: Node, { leases, isPulling }: NodeContent, file: string) {
+  if (!existsSync(file) || isPulling) return
+  const before: string[] = JSON.parse(readFileSync(file, 'utf8'))
+  const left = leases.filter((lease) => !before.includes(lease))
+  if (left.length > 0) {
+    report('  an import was interrupted here; its leases · 上次导入被中断，清理其 lease')
+    await run`
+${aloneOnNode(node)} ctr -n k8s.io leases rm ${shellLines(left.join(' '))}`
+  }
+}
+
+/** `SOURCE TARGET` of each image that has not its name of this site, one a line. */
+export function namesToGive(node: Node | undefined): ShellLines {
+  const place = targetReference({ target: '{name}:{tag}' } as BundleImage)
+  if (!node) return shellLines(`{name_in_the_bundle} ${place}`)
+  const lines = plans
+    .get(node)!
+    .tag.filter((image) => image.source !== targetReference(image))
+    .map((image) => `${image.source} ${targetReference(image)}`)
+  return shellLines([...new Set(lines)].join('\n'))
+}
+
+/**
+ * Has the node every image now? That the commands ended with 0 is no proof.
+ * @throws Failure 1 naming those that it has not
+ */
+export async function checkLoaded(bundle: Bundle | undefined, node: Node | undefined) {
+  await check(
+    'check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked',
+    '检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包',
+    async () => {
+      const content = await askNode(node!, bundle!)
+      noteContent(content, bundle!, node!, 'after')
+      const { tag } = planOf(bundle!, content)
+      if (tag.length === 0) {
+        report(`  ${bundle!.images.length} of ${bundle!.images.length} images are there · 均已就绪`)
+        return
+      }
+      const lines = tag.map((image) => {
+        const reference = targetReference(image)
+        const id = content.ids.get(reference)
+        const what = !id ? 'missing' : id === image.id ? 'not complete' : `another image, ${id}`
+        return `${reference}: ${what}`
+      })
+      throw new Failure(
+        EXIT.commandFailed,
+        `the commands ended with 0, but not every image is right:\n${lines.join('\n')}`,
+        '命令退出码为 0，但以上镜像不正确',
+        describe(content, bundle!, node!),
+      )
+    },
+  )
+}
+
+/** What a node has now, for a failure. */
+function describe(content: NodeContent, bundle: Bundle, node: Node) {
+  const { tag } = planOf(bundle, content)
+  const all = bundle.images.length
+  const state: [string, string] = [
+    `${all - tag.length} of ${all} images are right on ${node.name}`,
+    `${node.name} 上 ${all} 个镜像中有 ${all - tag.length} 个已就绪`,
+  ]
+  return { state }
+}

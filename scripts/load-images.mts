@@ -1,0 +1,101 @@
+// The manual's "Docker/containerd synchronizes images": loads a bundle's images on every node, where
+// there is no registry, and gives them the names that the installation pulls. What a node has is not
+// sent again.
+//   npx zx scripts/load-images.mts --module skoala --bundle FILE|DIRECTORY
+//   npx zx scripts/load-images.mts --module skoala --bundle FILE --node node1
+//   npx zx scripts/load-images.mts --module skoala --bundle FILE --local     (without ssh)
+
+import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundles.ts'
+import {
+  checkLoaded,
+  mustLoad,
+  namesToGive,
+  nodesThatLack,
+  setParts,
+  withoutLeftovers,
+} from '../lib/load.ts'
+import { aloneOnNode, findNodes, onEachNode, sshConfig, tellBadNodes } from '../lib/nodes.ts'
+import { ownStep, run, say, step } from '../lib/run.ts'
+import { finish, start } from '../lib/session.ts'
+
+const { flags } = await start(
+  import.meta.url,
+  ['bundle', 'node', 'local', 'parallel', 'replace-tags', 'quiet', 'json'],
+  ({ flags, site }) => [
+    'flock',
+    ...(flags.local ? [] : ['ssh', ...(site.nodes?.list ? [] : ['kubectl'])]),
+  ],
+)
+
+ownStep('Before anything is loaded', '加载前的检查')
+const bundles = await findBundles()
+const nodes = await findNodes()
+if (!flags.local) {
+  await run`
+cat > ssh_config << 'EOF'
+${sshConfig(nodes)}
+EOF`
+}
+
+for (const bundle of bundles) {
+  const lacking = await nodesThatLack(bundle, nodes)
+  if (lacking.length === 0) continue
+  await checkBundleContent(bundle)
+
+  // "Each node needs to perform the Docker or containerd image loading operation."
+  await onEachNode(lacking, async (node) => {
+    if (mustLoad(node)) {
+      step('unpack-bundle')
+      await setParts(bundle, node)
+
+      step('load-images')
+      if (node?.runtime !== 'containerd') {
+        say('where the node runs Docker', '若节点使用 Docker')
+        await run`
+(cat load/$node.tar
+while read -r offset size; do
+  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
+done < load/$node.parts
+head -c 1024 /dev/zero) |
+  ${aloneOnNode(node)} docker load`
+      }
+      if (node?.runtime !== 'docker') {
+        say('where the node runs containerd', '若节点使用 containerd')
+        await withoutLeftovers(
+          node,
+          () => run`
+(cat load/$node.tar
+while read -r offset size; do
+  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
+done < load/$node.parts
+head -c 1024 /dev/zero) |
+  ${aloneOnNode(node)} ctr -n k8s.io image import -`,
+        )
+      }
+    }
+
+    // "After loading is complete, it is necessary to tag the images to match the registry and
+    // repository as they were during installation."
+    step('tag-images')
+    if (node?.runtime !== 'containerd') {
+      say('where the node runs Docker', '若节点使用 Docker')
+      await run`
+${aloneOnNode(node)} xargs -n 2 docker tag << 'EOF'
+${namesToGive(node)}
+EOF`
+    }
+    if (node?.runtime !== 'docker') {
+      say('where the node runs containerd', '若节点使用 containerd')
+      await run`
+${aloneOnNode(node)} xargs -n 2 ctr -n k8s.io image tag --force << 'EOF'
+${namesToGive(node)}
+EOF`
+    }
+    await checkLoaded(bundle, node)
+    return true
+  })
+}
+
+await tellBadNodes(nodes)
+await tellBadBundles()
+await finish()

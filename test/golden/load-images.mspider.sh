@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# load-images: Service mesh · 服务网格 (mspider), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/mspider/.helm && cd state/example/mspider
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is loaded · 加载前的检查 (not in the manual · 手册中没有)
+# check: each bundle of mspider in ../../../mspider-offline has nothing in it but what belongs there, its images are amd64, have the hash that they are called by, and are those of the hints
+# 检查：../../../mspider-offline 中 mspider 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# which nodes: all that the cluster lists
+# 节点：集群中列出的全部节点
+cat > ssh_config << 'EOF'
+Host {each_node}
+  HostName {its_address}
+Host *
+  BatchMode yes
+  StrictHostKeyChecking yes
+  ConnectTimeout 10
+  ServerAliveInterval 15
+  ServerAliveCountMax 4
+  ControlMaster no
+  LogLevel ERROR
+  Include ~/.ssh/config
+  Include /etc/ssh/ssh_config
+EOF
+export node='{each_node}'
+# only where the node has not every image of the bundle: its image ID under its name, complete and unpacked
+# 仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包
+# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it
+# 检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致
+
+# Uncompress the tar archive · 解压 tar 压缩包 (mspider.en.md:79-89)
+# differs from mspider.en.md:82: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
+# 与 mspider.en.md:82 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间
+export source='../../../mspider-offline/{bundle_file}'
+# load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out
+# load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
+
+# Load the images from the local directory to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (mspider.en.md:91-103)
+# differs from mspider.en.md:96-102: the images reach the node as a stream (-), without those that it has and without layers that it has
+# 与 mspider.en.md:96-102 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from mspider.en.md:107: the manual has no command for "each node": ssh, one import at a time on a node (flock)
+# 与 mspider.en.md:107 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
+# where the node runs Docker
+# 若节点使用 Docker
+(cat load/$node.tar
+while read -r offset size; do
+  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
+done < load/$node.parts
+head -c 1024 /dev/zero) |
+  ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock docker load
+# where the node runs containerd
+# 若节点使用 containerd
+(cat load/$node.tar
+while read -r offset size; do
+  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
+done < load/$node.parts
+head -c 1024 /dev/zero) |
+  ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
+
+# Tag the images · 为镜像打 tag (mspider.en.md:105-107)
+# differs from mspider.en.md:107: the manual has no command for it; a name that stands for another image is not moved without --replace-tags
+# 与 mspider.en.md:107 不同：手册没有给出命令；若该名称已指向其他镜像，不加 --replace-tags 时不会改动
+# where the node runs Docker
+# 若节点使用 Docker
+ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock xargs -n 2 docker tag << 'EOF'
+{name_in_the_bundle} 10.16.10.111/release.daocloud.io/mspider/{name}:{tag}
+EOF
+# where the node runs containerd
+# 若节点使用 containerd
+ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock xargs -n 2 ctr -n k8s.io image tag --force << 'EOF'
+{name_in_the_bundle} 10.16.10.111/release.daocloud.io/mspider/{name}:{tag}
+EOF
+# check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
+# 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包
