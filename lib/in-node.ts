@@ -36,7 +36,7 @@ const ASK_CONTAINERD = `
 plugins=$(ctr --connect-timeout 5s plugins ls)
 echo '== cri'; echo "$plugins" | grep -w cri || true
 echo '== images'; ctr -n k8s.io image check
-echo '== content'; ctr -n k8s.io content ls -q
+echo '== content'; ctr -n k8s.io content ls
 echo '== active'; ctr -n k8s.io content active
 echo '== leases'; ctr -n k8s.io leases ls -q
 echo '== root'
@@ -241,7 +241,10 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
   )
   const withId = (row: { name: string; digest: string }) =>
     [row.name, known.get(row.digest) ?? 'unknown'] as const
-  const content = new Set(lines('content').map((line) => line.trim()))
+  const content = keptContent(
+    rows.map(({ digest }) => digest),
+    lines('content'),
+  )
   return {
     ids: new Map(ofUs.map(withId)),
     usable: new Map(ofUs.filter(({ usable }) => usable).map(withId)),
@@ -251,6 +254,29 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
     // an import's transfers are called tar-…
     isPulling: lines('active').some((line) => /^(layer|manifest|config|index)-/.test(line)),
   }
+}
+
+/**
+ * What images refer to, by labels that containerd's garbage collection goes by. The rest is of an import
+ * or a pull that has not ended, and may be gone in a moment.
+ * @param images the digests that images stand for
+ * @param listed the lines of `ctr content ls`: digest, size, age, labels
+ */
+function keptContent(images: string[], listed: string[]): Set<string> {
+  const references = new Map(
+    listed.map((line) => {
+      const labels = line.match(/containerd\.io\/gc\.ref\.content[^=,]*=sha256:[0-9a-f]{64}/g) ?? []
+      return [line.split(/\s/)[0]!, labels.map((label) => label.split('=')[1]!)]
+    }),
+  )
+  const kept = new Set<string>()
+  const keep = (digest: string) => {
+    if (kept.has(digest) || !references.has(digest)) return
+    kept.add(digest)
+    references.get(digest)!.forEach(keep)
+  }
+  images.forEach(keep)
+  return kept
 }
 
 /** Finds the image IDs of manifests that nobody knows yet, in the node's content; an index leads to one. */

@@ -60,8 +60,11 @@ export async function nodesThatLack(
       'only where the node has not every image of the bundle: its image ID under its name, complete and unpacked',
       '仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包',
       async () => {
+        // of an import that was interrupted, or is at work right now
+        if (existsSync(leasesFile(node!))) await lockNode(node)
         const content = await askNode(node!, bundle!)
         noteContent(content, bundle!, node!, 'before')
+        await removeLeases(content, node!)
         const plan = planOf(bundle!, content)
         plans.set(node!, plan)
         const { images } = bundle!
@@ -146,10 +149,10 @@ export async function setParts(bundle: Bundle | undefined, node: Node | undefine
       let bytes = 0
       for (const image of load) {
         const layers = image.layers.filter((_, index) => !content.hasLayer(image, index))
-        for (const { entry } of [image.config, ...layers]) {
+        for (const { entry, size } of [image.config, ...layers]) {
           if (regions.some(({ offset }) => offset === entry.offset)) continue
           regions.push(entry)
-          bytes += entry.size
+          if (entry !== image.config.entry) bytes += size
         }
       }
       regions.sort((one, other) => one.offset - other.offset)
@@ -212,19 +215,17 @@ export function mustLoad(node: Node | undefined): boolean {
 
 /**
  * Loads, and leaves nothing behind. An import of containerd that is killed leaves a lease, which keeps
- * what it has transferred for 24 hours; and the first import after it may not find what the killed one
- * has removed (`content digest … not found`), the second does.
+ * what it has transferred for 24 hours: the leases that there were before it are written down, so that
+ * the next run can tell which is the import's. And the first import after it may not find what the
+ * killed one has removed (`content digest … not found`), the second does.
  */
 export async function withoutLeftovers(
   node: Node | undefined,
   load: () => Promise<unknown>,
 ): Promise<void> {
   if (!node) return void (await load())
-  const file = join(workDirectory(), node.name)
-  const leases = `${file}.leases`
   const { content } = plans.get(node)!
-  await removeLeases(node, content, leases)
-  writeWhole(leases, JSON.stringify(content.leases))
+  writeWhole(leasesFile(node), JSON.stringify(content.leases))
   try {
     await load().catch(async (failure: unknown) => {
       const said = failure instanceof Failure ? failure.details.said : undefined
@@ -232,23 +233,35 @@ export async function withoutLeftovers(
       report('  once more: it looked for content of an import that was killed · 重试一次')
       return load()
     })
+    rmSync(leasesFile(node))
   } finally {
-    rmSync(`${file}.tar`)
-    rmSync(`${file}.parts`)
+    removeArchive(node)
   }
-  rmSync(leases)
 }
 
-/** Removes the leases of an import that was killed: those that were not there before it. */
-async function removeLeases(node: Node, { leases, isPulling }: NodeContent, file: string) {
+/** The leases that there were before an import that has not ended well. */
+const leasesFile = ({ name }: Node) => join(workDirectory(), `${name}.leases`)
+
+/** Removes the leases of an import that was interrupted: those that were not there before it. */
+async function removeLeases({ leases, isPulling }: NodeContent, node: Node) {
+  const file = leasesFile(node)
   if (!existsSync(file) || isPulling) return
   const before: string[] = JSON.parse(readFileSync(file, 'utf8'))
   const left = leases.filter((lease) => !before.includes(lease))
   if (left.length > 0) {
-    report('  an import was interrupted here; its leases · 上次导入被中断，清理其 lease')
+    report(
+      '  an import was interrupted here: its leases are removed · 上次导入被中断，清理其 lease',
+    )
     await run`
-${aloneOnNode(node)} ctr -n k8s.io leases rm ${shellLines(left.join(' '))}`
+${aloneOnNode(node)} ctr -n k8s.io leases rm --sync ${shellLines(left.join(' '))}`
   }
+  rmSync(file)
+  removeArchive(node)
+}
+
+const removeArchive = ({ name }: Node) => {
+  for (const part of ['tar', 'parts'])
+    rmSync(join(workDirectory(), `${name}.${part}`), { force: true })
 }
 
 /** `SOURCE TARGET` of each image that has not its name of this site, one a line. */

@@ -189,12 +189,24 @@ export async function onEachNode(
   return (nodes as Node[]).filter((node) => chosen.has(node))
 }
 
+/** the descriptors of the locks of nodes */
+const locked = new Map<Node, number>()
+
 /** @throws Failure 75 where another script of this machine loads images there; it names the holder */
 export async function lockNode(node: Node | undefined) {
   if (!node) return
   const { locks, inputs } = thisRun()
   const target = `loading on ${node.name} (${node.address ?? 'here'})`
-  locks.push(lock(target, { script: inputs.script, module: inputs.module.name }))
+  const holder = { script: inputs.script, module: inputs.module.name }
+  const descriptor = locked.get(node) ?? lock(target, holder)
+  locked.set(node, descriptor)
+  locks.push(descriptor)
+}
+
+/** The line of a command that is run on the node. */
+function lineOf(command = ''): string | undefined {
+  const lines = command.trim().split('\n')
+  return (lines.find((line) => /\bflock\b|\bbash -s\b/.test(line)) ?? lines[0])?.trim()
 }
 
 /**
@@ -224,7 +236,7 @@ export async function tellBadNodes(nodes: (Node | undefined)[]) {
     [`${bad.length} of ${nodes.length} nodes failed:`, ...each(({ en }) => en)].join('\n'),
     each(({ zh }) => zh).join('\n'),
     {
-      command: each(({ details }) => details.command?.split('\n').at(-1)).join('\n'),
+      command: each(({ details }) => lineOf(details.command)).join('\n'),
       said: each(({ details }) => details.said).join('\n'),
       state: [
         [

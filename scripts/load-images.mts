@@ -51,13 +51,16 @@ for (const bundle of bundles) {
       step('load-images')
       if (node?.runtime !== 'containerd') {
         say('where the node runs Docker', '若节点使用 Docker')
-        await run`
+        await withoutLeftovers(
+          node,
+          () => run`
 (cat load/$node.tar
 while read -r offset size; do
   dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
 done < load/$node.parts
 head -c 1024 /dev/zero) |
-  ${aloneOnNode(node)} docker load`
+  ${aloneOnNode(node)} docker load`,
+        )
       }
       if (node?.runtime !== 'docker') {
         say('where the node runs containerd', '若节点使用 containerd')

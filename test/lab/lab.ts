@@ -146,12 +146,19 @@ export async function addMachine(
   spare: { name: string; runtime: 'containerd' | 'docker'; size?: string },
 ): Promise<LabNode> {
   const [sshPort] = await freePorts(1)
+  const before = Object.keys(lab.processes)
   const machine = await startSpare(lab, beginIn(lab), { ...spare, sshPort: sshPort! })
-  const { processes } = lab
-  lab.processes = { ...read(lab.id).processes, ...processes }
-  save(lab)
+  const started = Object.entries(lab.processes).filter(([name]) => !before.includes(name))
+  await record(lab, Object.fromEntries(started))
   return machine
 }
+
+/** Adds processes to the lab's; tests in several processes do it at the same time. */
+const record = (lab: Lab, started: Lab['processes']) =>
+  alone(`${lab.directory}/lock`, async () => {
+    lab.processes = { ...read(lab.id).processes, ...started }
+    save(lab)
+  })
 
 /** Starts processes as the lab's. */
 const beginIn =
@@ -172,8 +179,7 @@ export async function startProcess(lab: Lab, name: string): Promise<void> {
   const known = processOf(lab, name)
   if (isAlive(known)) return
   const { pid: _, startTime: __, ...recipe } = known
-  lab.processes[name] = await start(recipe, lab.cgroup)
-  save(lab)
+  await record(lab, { [name]: await start(recipe, lab.cgroup) })
 }
 
 /** As it is now: another process may have stopped and started it. */

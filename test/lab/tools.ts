@@ -94,6 +94,7 @@ const packages: Record<string, string> = {
   containerd: '/usr/bin/containerd',
   'containernetworking-plugins': '/usr/lib/cni/bridge',
   'docker.io': '/usr/sbin/dockerd',
+  sudo: '/usr/bin/sudo',
   skopeo: '/usr/bin/skopeo',
   'openssh-server': '/usr/sbin/sshd',
   'openssh-client': '/usr/bin/ssh-keygen',

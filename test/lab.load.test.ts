@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest'
+import { auditOf, lab, labSite } from './lab-site.ts'
+import { nodesOf } from './lab/lab.ts'
+import { allOn, load, machine, newBundle, nothingLeft, siteOf, type Machine } from './load-site.ts'
+
+test('every node that the cluster lists gets every image of the bundle under the names of the site, and a second run has nothing to do', async () => {
+  const project = `p${process.pid}`
+  const { site, state } = labSite({ project, imagesFrom: 'nodes', nodes: nodesOf(lab) })
+  const bundle = newBundle()
+  const result = await load({ site }, bundle)
+  expect(result.exitCode, result.output).toBe(0)
+  const place = `${lab.registry.host}/${project}/skoala`
+  const nodes = lab.nodes.map((node): Machine => ({ ...node, runtime: 'containerd' }))
+  for (const node of nodes) await allOn(node, bundle, { place })
+  const again = await load({ site }, bundle)
+  expect(again.exitCode, again.output).toBe(0)
+  expect(again.stdout).toMatch(/node1: +3 of 3 images are there: nothing to do/)
+  expect(again.stdout).toMatch(/node2: +3 of 3 images are there: nothing to do/)
+  const imports = auditOf(state, 'skoala').filter(
+    ({ event, command }) => event === 'command' && /image import/.test(command),
+  )
+  expect(imports.map(({ variables }) => variables.node).sort()).toEqual(['node1', 'node2'])
+  nothingLeft({ state })
+})
+
+test('a node that runs Docker gets them too', async () => {
+  const docker = await machine('docker')
+  const site = siteOf([docker])
+  const bundle = newBundle()
+  const result = await load(site, bundle)
+  expect(result.exitCode, result.output).toBe(0)
+  await allOn(docker, bundle, site)
+  nothingLeft(site)
+  expect((await load(site, bundle)).stdout).toContain('nothing to do')
+})
