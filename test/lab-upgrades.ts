@@ -18,6 +18,9 @@ import {
   userValues,
   printedCommands,
 } from './lab-site.ts'
+import { nodesOf } from './lab/lab.ts'
+import { freePorts } from './lab/processes.ts'
+import { onTheNodes } from './load-site.ts'
 import { emptySite, login, sync } from './sync-site.ts'
 
 const atPath = (values: any, path: string) =>
@@ -220,5 +223,29 @@ export function testSyncedUpgrade(module: string, kind: string) {
       expect(image).toContain(`${lab.registry.host}/${site.project}/${module}/`)
       expect(ready).toBe(true)
     }
+  })
+}
+
+/** The images are loaded on the nodes, the site has no registry at all, and the module is upgraded. */
+export function testLoadedUpgrade(module: string) {
+  test(`${module} is upgraded from the images that load-images put on the nodes, without a registry`, async () => {
+    await installOld(module)
+    const { version, bundle } = lab.modules[module]!.new
+    const [port] = await freePorts(1)
+    const containerRegistry = `127.0.0.1:${port}` // nobody listens there
+    const { site } = labSite({ containerRegistry, imagesFrom: 'nodes', nodes: nodesOf(lab) })
+    const args = ['--module', module, '--site', site]
+    const loaded = await onTheNodes(() => runInLab('load-images', [...args, '--bundle', bundle]))
+    expect(loaded.exitCode, loaded.output).toBe(0)
+    const result = await runInLab('upgrade', args)
+    expect(result.exitCode, result.output).toBe(0)
+    expect(await releaseOf(module)).toMatchObject({ chart: `${module}-${version}`, revision: '2' })
+    const pods = await podsOf(module)
+    expect(pods.length).toBeGreaterThanOrEqual(4)
+    for (const { image, ready } of pods) {
+      expect(image).toContain(`${containerRegistry}/release.daocloud.io/${module}/`)
+      expect(ready).toBe(true)
+    }
+    for (const node of ['node1', 'node2']) expect(pods.map(({ node }: any) => node)).toContain(node)
   })
 }

@@ -1,13 +1,22 @@
 import { expect, test } from 'vitest'
 import { auditOf, lab, labSite } from './lab-site.ts'
 import { nodesOf } from './lab/lab.ts'
-import { allOn, load, machine, newBundle, nothingLeft, siteOf, type Machine } from './load-site.ts'
+import {
+  allOn,
+  load,
+  machine,
+  newBundle,
+  nothingLeft,
+  onTheNodes,
+  siteOf,
+  type Machine,
+} from './load-site.ts'
 
 test('every node that the cluster lists gets every image of the bundle under the names of the site, and a second run has nothing to do', async () => {
   const project = `p${process.pid}`
   const { site, state } = labSite({ project, imagesFrom: 'nodes', nodes: nodesOf(lab) })
   const bundle = newBundle()
-  const result = await load({ site }, bundle)
+  const result = await onTheNodes(() => load({ site }, bundle))
   expect(result.exitCode, result.output).toBe(0)
   const place = `${lab.registry.host}/${project}/skoala`
   const nodes = lab.nodes.map((node): Machine => ({ ...node, runtime: 'containerd' }))

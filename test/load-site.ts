@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { expect } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { addMachine, nodesOf, type LabNode } from './lab/lab.ts'
+import { alone } from './lab/processes.ts'
 import { lab, labSite, runInLab } from './lab-site.ts'
 import { makeBundle } from './make-bundle.ts'
 import { runProgram, temporaryDirectory, type Result } from './run-script.ts'
@@ -40,6 +41,10 @@ export function siteOf(machines: Machine[], changes: object = {}) {
   const { site, state } = labSite({ project, imagesFrom: 'nodes', nodes, ...changes })
   return { site, state, place: `${lab.registry.host}/${project}/skoala` }
 }
+
+/** Loads on the cluster's own nodes, one test at a time. */
+export const onTheNodes = (work: () => Promise<Result>): Promise<Result> =>
+  alone(`${lab.directory}/loading`, work)
 
 /** Changes `nodes` of a site file. */
 export function changeNodes({ site }: { site: string }, change: (nodes: any) => void) {

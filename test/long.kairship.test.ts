@@ -3,7 +3,12 @@ import { dirname, join, relative } from 'node:path'
 import { expect, test } from 'vitest'
 import { processesOf } from './interruptions.ts'
 import { installOld, lab, labSite, runInLab } from './lab-site.ts'
-import { testFailedRollout, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
+import {
+  testFailedRollout,
+  testUpgrade,
+  testSyncedUpgrade,
+  testLoadedUpgrade,
+} from './lab-upgrades.ts'
 import { runProgram } from './run-script.ts'
 
 testFailedRollout(
@@ -87,3 +92,5 @@ test.each(
 )
 
 testSyncedUpgrade('kairship', 'CHARTMUSEUM')
+
+testLoadedUpgrade('kairship')

@@ -29,6 +29,7 @@ import {
   testFailedRollout,
   testUpgrade,
   testSyncedUpgrade,
+  testLoadedUpgrade,
 } from './lab-upgrades.ts'
 import { runProgram, temporaryDirectory } from './run-script.ts'
 
@@ -438,3 +439,5 @@ test('a StatefulSet’s pod of a failed upgrade that stands in the way of the ne
 testUpgrade(module, 'package')
 
 testSyncedUpgrade('mspider', 'OCI')
+
+testLoadedUpgrade('mspider')

@@ -12,7 +12,13 @@ import {
   releaseOf,
   runInLab,
 } from './lab-site.ts'
-import { isUpgraded, oldPodsComeBack, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
+import {
+  isUpgraded,
+  oldPodsComeBack,
+  testUpgrade,
+  testSyncedUpgrade,
+  testLoadedUpgrade,
+} from './lab-upgrades.ts'
 import {
   copyOfTheCollection,
   ROOT,
@@ -220,3 +226,5 @@ test('a backup of another module of the site does not wait for an upgrade, nor d
 })
 
 testSyncedUpgrade('skoala', 'HARBOR')
+
+testLoadedUpgrade('skoala')

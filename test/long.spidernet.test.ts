@@ -1,6 +1,11 @@
 import { readlinkSync } from 'node:fs'
 import { parse } from 'yaml'
-import { testFailedRollout, testUpgrade, testSyncedUpgrade } from './lab-upgrades.ts'
+import {
+  testFailedRollout,
+  testUpgrade,
+  testSyncedUpgrade,
+  testLoadedUpgrade,
+} from './lab-upgrades.ts'
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -186,3 +191,5 @@ test.each(['3.10', '4'] as const)(
 testUpgrade('spidernet', 'package')
 
 testSyncedUpgrade('spidernet', 'LOCAL')
+
+testLoadedUpgrade('spidernet')
