@@ -2,11 +2,13 @@ import { note } from './audit.ts'
 import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
+import { missingOnNode } from './in-node.ts'
+import { findNodes, writeSshConfig, type Node } from './nodes.ts'
 import { imageIdAt, siteRegistry } from './registry.ts'
 import { stateBefore } from './releases.ts'
 import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { answer, ask, check, questionFailed, report } from './run.ts'
-import { thisRun } from './session.ts'
+import { inPart, thisRun } from './session.ts'
 import { type Command } from './shell.ts'
 
 /** An image reference, where it stands, and its pull policy where one is given. */
@@ -151,6 +153,51 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
       await checkRegistryHas(uses)
     },
   )
+  if (site.imagesFrom === 'nodes') await checkNodesHave(release)
+}
+
+/**
+ * Have the nodes all of them? The kubelet removes images that no pod uses when the disk gets full. A
+ * node that this machine does not reach is no reason to stop; then it is said that nobody looked.
+ * @throws Failure 66 naming those that a node has not
+ */
+async function checkNodesHave({ release }: Release) {
+  const { module } = thisRun().inputs
+  const nodes = await findNodes()
+  await check('check: every node has these images', '检查：每个节点上都有这些镜像', async () => {
+    const uses = imagesOf(objectsIn(rendered.get(release)!).filter((object) => !isTest(object)))
+    const images = [...new Set(uses.map(({ image }) => image))].sort()
+    writeSshConfig(nodes as Node[])
+    const found = await Promise.all(
+      (nodes as Node[]).map((node) =>
+        inPart(node.name, async () => {
+          thisRun().variables['node'] = node.name
+          return (await missingOnNode(node, images)).map((image) => `${node.name}: ${image}`)
+        }).catch((failure: unknown) => {
+          if (!(failure instanceof Failure) || failure.exitCode > 128) throw failure
+          report(
+            `NOTE · 注意: nobody looked whether ${node.name} has these images: ${failure.en}\n` +
+              `  未检查 ${node.name} 上是否有这些镜像：${failure.zh}`,
+          )
+          return []
+        }),
+      ),
+    )
+    const missing = found.flat()
+    if (missing.length === 0) return
+    throw new Failure(
+      EXIT.missingInput,
+      `these images are not on the nodes:\n${missing.join('\n')}`,
+      '以上节点缺少这些镜像',
+      {
+        state: UNCHANGED,
+        next: [
+          `load them: npx zx scripts/load-images.mts --module ${module.name} --bundle …`,
+          '请用上面的命令加载镜像',
+        ],
+      },
+    )
+  })
 }
 
 /**

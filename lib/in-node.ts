@@ -72,6 +72,20 @@ echo '== disk'; df -B1 --output=size,avail "$root" | tail -n 1`,
   return { ...common, ...(await ofContainerd(node, bundle, lines)) }
 }
 
+/**
+ * Which of these images a node has not, by their names.
+ * @param images full references: registry/repository/name:tag
+ * @throws Failure as `askNode` does
+ */
+export async function missingOnNode(node: Node, images: string[]): Promise<string[]> {
+  const list =
+    node.runtime === 'docker'
+      ? "docker image ls --format '{{.Repository}}:{{.Tag}}'"
+      : 'ctr -n k8s.io image ls -q'
+  const there = (await askParts(node, `echo '== images'; ${list}`)).get('images')!
+  return images.filter((image) => !there.includes(image))
+}
+
 /** The answer in parts, each under its `== heading`. */
 async function askParts(node: Node, script: string): Promise<Map<string, string[]>> {
   const text = `${[...onNode(node), 'bash -s'].join(' ')} << 'EOF'\nset -eu${script.startsWith('\n') ? '' : '\n'}${script}\nEOF`

@@ -1,7 +1,9 @@
 import { hostname } from 'node:os'
+import { join } from 'node:path'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { note } from './audit.ts'
 import { checkCluster } from './cluster.ts'
+import { writeWhole } from './files.ts'
 import { type NodeSettings } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
@@ -91,6 +93,11 @@ async function nodesOfCluster(settings: NodeSettings): Promise<Node[]> {
     }
     return { ...settings, name, address: address('InternalIP') ?? name, runtime }
   })
+}
+
+/** Writes `ssh_config`, for questions of a script that changes nothing on the nodes. */
+export function writeSshConfig(nodes: Node[]) {
+  writeWhole(join(thisRun().inputs.stateDirectory, 'ssh_config'), `${sshConfig(nodes).lines}\n`)
 }
 
 /** How ssh reaches the nodes; what the site file does not say is as in the operator's own configuration. */

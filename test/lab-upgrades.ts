@@ -6,6 +6,7 @@ import {
   auditOf,
   changedChart,
   byHand,
+  clusterState,
   installOld,
   kubectlJson,
   lab,
@@ -235,6 +236,13 @@ export function testLoadedUpgrade(module: string) {
     const containerRegistry = `127.0.0.1:${port}` // nobody listens there
     const { site } = labSite({ containerRegistry, imagesFrom: 'nodes', nodes: nodesOf(lab) })
     const args = ['--module', module, '--site', site]
+    const before = await clusterState(module)
+    const early = await runInLab('upgrade', args)
+    expect(early.exitCode, early.output).toBe(66)
+    expect(early.stderr).toMatch(
+      new RegExp(`node1: ${containerRegistry}/release[^]*node2: ${containerRegistry}/release`),
+    )
+    expect(await clusterState(module)).toBe(before)
     const loaded = await onTheNodes(() => runInLab('load-images', [...args, '--bundle', bundle]))
     expect(loaded.exitCode, loaded.output).toBe(0)
     const result = await runInLab('upgrade', args)

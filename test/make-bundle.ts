@@ -68,7 +68,12 @@ export function makeBundle(file: string, recipe: Recipe = {}): string {
     const own = layer(text)
     archive[own.name] = own.data
     const rootfs = { type: 'layers', diff_ids: [base.diffId, own.diffId] }
-    const config = JSON.stringify({ architecture, os: 'linux', config: { Cmd: [name] }, rootfs })
+    const config = JSON.stringify({
+      architecture,
+      os: 'linux',
+      config: { Cmd: [name], Labels: { version } },
+      rootfs,
+    })
     const Config = `sha256:${sha256(config)}`
     archive[Config] = config
     const RepoTags = [`${registry}/${chart}/${name}:v${version}`]

@@ -1,6 +1,6 @@
 // The scripts beside what one would type, in pairs, in a lab of its own.
 //
-// Usage: npm run bench [-- [upgrade] [sync] --rounds N]     (both where none is named)
+// Usage: npm run bench [-- [upgrade] [sync] [load] --rounds N]     (all where none is named)
 //
 // It ends with 1 where the two ways do not lead to the same, or where a goal is missed.
 
@@ -8,10 +8,11 @@ import { argv } from 'zx'
 import { startLab, stopLab } from '../lab/lab.ts'
 import { ending, endOnSignals } from '../lab/processes.ts'
 import { machine } from './pairs.ts'
+import { benchLoad } from './load.ts'
 import { benchSync } from './sync.ts'
 import { benchUpgrade } from './upgrade.ts'
 
-const all = { upgrade: benchUpgrade, sync: benchSync }
+const all = { upgrade: benchUpgrade, sync: benchSync, load: benchLoad }
 const rounds = Number(argv['rounds'] ?? 7)
 const names = argv._.length > 0 ? argv._ : Object.keys(all)
 
