@@ -498,12 +498,22 @@ function yamlOf(text: string, where: string, name: string): any {
  * Reads all of a bundle once more, and checks each layer against the hash in its name, and the whole
  * against the checksum that was delivered with it.
  * @param progress gets the bytes that were read
+ * @param signal ends it early, with its reason
  * @throws Failure 65 naming what is damaged
  */
-export async function checkContent(bundle: Bundle, progress: (bytes: number) => void) {
+export async function checkContent(
+  bundle: Bundle,
+  progress: (bytes: number) => void,
+  signal?: AbortSignal,
+) {
   const { file, images, checksum } = bundle
+  const hashOf = (region: Region, algorithm: 'sha256' | 'sha512') =>
+    hashOfRegion(file, region, algorithm, (bytes) => {
+      signal?.throwIfAborted()
+      progress(bytes)
+    })
   for (const layer of layersOf(images)) {
-    const digest = await hashOf(file, layer, 'sha256', progress)
+    const digest = await hashOf(layer, 'sha256')
     if (digest === digestInName(layer.name, file)) continue
     const of = images.filter((image) => image.layers.includes(layer)).map(({ source }) => source)
     throw unfit(
@@ -511,14 +521,14 @@ export async function checkContent(bundle: Bundle, progress: (bytes: number) => 
       `${basename(file)}：层 ${layer.name}（属于 ${of.join('、')}）与其名称中的哈希不符`,
     )
   }
-  if (checksum && (await hashOf(file, checksum.region, 'sha512', progress)) !== checksum.sha512)
+  if (checksum && (await hashOf(checksum.region, 'sha512')) !== checksum.sha512)
     throw unfit(
       `${checksum.of} does not have the sha512 that ${checksum.from} says`,
       `${checksum.of} 与 ${checksum.from} 中的 sha512 不符`,
     )
 }
 
-async function hashOf(
+async function hashOfRegion(
   file: string,
   { offset, size }: Region,
   algorithm: 'sha256' | 'sha512',

@@ -117,21 +117,44 @@ export async function checkBundleContent(bundle: Bundle | undefined) {
   await check(
     'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it',
     '检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致',
-    () => readContent(bundle!),
+    async () => {
+      const read = await (begun.get(bundle!) ?? readContent(bundle!))
+      report(`  ${megabytes(read)} are read and right`)
+    },
   )
 }
 
-/** The same, where it is no step of its own. @throws Failure 65 */
-export async function readContent(bundle: Bundle) {
+/** Bundles that are being read already. */
+const begun = new Map<Bundle, Promise<number>>()
+
+/**
+ * Begins to read a bundle for `checkBundleContent`, while something else is waited for.
+ * @returns ends it, where it turns out that nobody needs the bundle
+ */
+export function readAhead(bundle: Bundle): () => void {
+  const end = new AbortController()
+  const read = readContent(bundle, end.signal)
+  read.catch(() => {}) // told where it is awaited
+  begun.set(bundle, read)
+  return () => end.abort()
+}
+
+/**
+ * The same, where it is no step of its own.
+ * @returns the bytes that were read
+ * @throws Failure 65
+ */
+export async function readContent(bundle: Bundle, signal?: AbortSignal): Promise<number> {
   let read = 0
   let told = 0
-  await checkContent(bundle, (bytes) => {
+  const progress = (bytes: number) => {
     read += bytes
     if (read - told < 1 << 30) return
     told = read
     report(`  ${megabytes(read)} are read`)
-  })
-  report(`  ${megabytes(read)} are read and right`)
+  }
+  await checkContent(bundle, progress, signal)
+  return read
 }
 
 /** For people: 412 MB. */

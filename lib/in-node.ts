@@ -14,6 +14,8 @@ export interface NodeContent {
   usable: Map<string, string>
   /** image reference → image ID, of all; `unknown` where it can't be told */
   ids: Map<string, string>
+  /** containerd: the digest that a reference stands for → image ID */
+  idOf: Map<string, string>
   /** is the layer there, as part of any image? */
   hasLayer: (image: BundleImage, index: number) => boolean
   /** the root directory of containerd or Docker, and the bytes of its disk */
@@ -26,10 +28,15 @@ export interface NodeContent {
   isPulling: boolean
 }
 
+/** Where the module's images are at this site: registry/repository */
+export function imagePlace(): string {
+  const { inputs } = thisRun()
+  return `${inputs.site.containerRegistry}/${containerRepository(inputs)}`
+}
+
 /** An image's full name at this site, on a node: registry/repository/name:tag. */
 export function targetReference({ target }: BundleImage): string {
-  const { inputs } = thisRun()
-  return `${inputs.site.containerRegistry}/${containerRepository(inputs)}/${target}`
+  return `${imagePlace()}/${target}`
 }
 
 const ASK_CONTAINERD = `
@@ -40,7 +47,7 @@ echo '== content'; ctr -n k8s.io content ls
 echo '== active'; ctr -n k8s.io content active
 echo '== leases'; ctr -n k8s.io leases ls -q
 echo '== root'
-root=$(containerd config dump 2>/dev/null | sed -n "s/^root = ['\\"]\\(.*\\)['\\"]$/\\1/p") || true
+root=$(sed -n "s/^root *= *['\\"]\\(.*\\)['\\"].*/\\1/p" /etc/containerd/config.toml 2>/dev/null) || true
 root=\${root:-/var/lib/containerd}`
 
 const ASK_DOCKER = `
@@ -215,6 +222,7 @@ function ofDocker(lines: (name: string) => string[]) {
   return {
     ids,
     usable: ids,
+    idOf: new Map<string, string>(),
     hasLayer: ({ diffIds }: BundleImage, index: number) =>
       chains.has(diffIds.slice(0, index + 1).join()),
     leases: [],
@@ -234,13 +242,7 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
       },
     )
   }
-  const rows = lines('images').flatMap((line) => {
-    const [, name, digest, status, unpacked] =
-      /^(\S+)\s+\S+\s+(sha256:[0-9a-f]{64})\s+(\w+).*\s(true|false)\s*$/.exec(line) ?? []
-    return name
-      ? [{ name, digest: digest!, usable: status === 'complete' && unpacked === 'true' }]
-      : []
-  })
+  const rows = rowsOf(lines('images'))
   // the CRI plugin also lists each image under its ID; ours are known by their manifests even before
   const known = new Map(bundle.images.map((image) => [manifestOf(image, bundle).digest, image.id]))
   for (const { name, digest } of rows) {
@@ -261,12 +263,43 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
   )
   return {
     ids: new Map(ofUs.map(withId)),
+    idOf: known,
     usable: new Map(ofUs.filter(({ usable }) => usable).map(withId)),
     hasLayer: ({ layers }: BundleImage, index: number) =>
       content.has(`sha256:${digestInName(layers[index]!.name, bundle.file)}`),
     leases: lines('leases').filter(Boolean),
     // an import's transfers are called tar-…
     isPulling: lines('active').some((line) => /^(layer|manifest|config|index)-/.test(line)),
+  }
+}
+
+/** The lines of `ctr image check`: name, type, digest, state, size, unpacked. */
+function rowsOf(lines: string[]) {
+  return lines.flatMap((line) => {
+    const [, name, digest, status, unpacked] =
+      /^(\S+)\s+\S+\s+(sha256:[0-9a-f]{64})\s+(\w+).*\s(true|false)\s*$/.exec(line) ?? []
+    const usable = status === 'complete' && unpacked === 'true'
+    return name ? [{ name, digest: digest!, usable }] : []
+  })
+}
+
+/**
+ * What a node has after the images were tagged, from what `ctr image check` or `docker image ls` said.
+ * @param before what it had before
+ */
+export function contentAfter(said: string, node: Node, before: NodeContent): NodeContent {
+  const lines = said.split('\n')
+  if (node.runtime === 'docker') {
+    const ids = new Map(lines.map((line) => line.split(' ') as [string, string]))
+    return { ...before, ids, usable: ids }
+  }
+  const rows = rowsOf(lines)
+  const withId = ({ name, digest }: { name: string; digest: string }) =>
+    [name, before.idOf.get(digest) ?? 'unknown'] as const
+  return {
+    ...before,
+    ids: new Map(rows.map(withId)),
+    usable: new Map(rows.filter(({ usable }) => usable).map(withId)),
   }
 }
 

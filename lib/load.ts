@@ -1,11 +1,13 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { layersOf, type Bundle, type BundleImage } from './bundle.ts'
-import { megabytes, setSource } from './bundles.ts'
+import { megabytes, readAhead, setSource } from './bundles.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import {
   askNode,
+  contentAfter,
+  imagePlace,
   manifestOf,
   noteContent,
   targetReference,
@@ -14,7 +16,7 @@ import {
 } from './in-node.ts'
 import { aloneOnNode, lockNode, onEachNode, type Node } from './nodes.ts'
 import { check, onFailureDescribe, report, run } from './run.ts'
-import { thisRun } from './session.ts'
+import { lastTimeDone, thisRun } from './session.ts'
 import { shellLines, type ShellLines } from './shell.ts'
 import { tarOf, type Region } from './tar.ts'
 
@@ -55,7 +57,10 @@ export async function nodesThatLack(
   bundle: Bundle | undefined,
   nodes: (Node | undefined)[],
 ): Promise<(Node | undefined)[]> {
-  return onEachNode(nodes, async (node) => {
+  // where the last run loaded this very file, there will be nothing to do
+  const isNew = bundle && statSync(bundle.file).mtimeMs > lastTimeDone()
+  const endReading = isNew && readAhead(bundle)
+  const lacking = await onEachNode(nodes, async (node) => {
     const lacks = await check(
       'only where the node has not every image of the bundle: its image ID under its name, complete and unpacked',
       '仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包',
@@ -80,6 +85,8 @@ export async function nodesThatLack(
     )
     return lacks ?? true
   })
+  if (endReading && lacking.length === 0) endReading()
+  return lacking
 }
 
 /** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
@@ -264,27 +271,35 @@ const removeArchive = ({ name }: Node) => {
     rmSync(join(workDirectory(), `${name}.${part}`), { force: true })
 }
 
-/** `SOURCE TARGET` of each image that has not its name of this site, one a line. */
-export function namesToGive(node: Node | undefined): ShellLines {
-  const place = targetReference({ target: '{name}:{tag}' } as BundleImage)
-  if (!node) return shellLines(`{name_in_the_bundle} ${place}`)
-  const lines = plans
-    .get(node)!
-    .tag.filter((image) => image.source !== targetReference(image))
-    .map((image) => `${image.source} ${targetReference(image)}`)
+/**
+ * The commands that give the images their names of this site, one a line.
+ * @param tag the command, without source and target
+ */
+export function tagCommands(tag: string, node: Node | undefined): ShellLines {
+  const images = node
+    ? plans.get(node)!.tag.map((image) => [image.source, targetReference(image)])
+    : [['{name_in_the_bundle}', `${imagePlace()}/{name}:{tag}`]]
+  const lines = images
+    .filter(([source, target]) => source !== target)
+    .map(([source, target]) => `${tag} ${source} ${target}`)
   return shellLines([...new Set(lines)].join('\n'))
 }
 
 /**
  * Has the node every image now? That the commands ended with 0 is no proof.
+ * @param said what `ctr image check` or `docker image ls` said
  * @throws Failure 1 naming those that it has not
  */
-export async function checkLoaded(bundle: Bundle | undefined, node: Node | undefined) {
+export async function checkLoaded(
+  bundle: Bundle | undefined,
+  node: Node | undefined,
+  said: string,
+) {
   await check(
     'check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked',
     '检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包',
     async () => {
-      const content = await askNode(node!, bundle!)
+      const content = contentAfter(said, node!, plans.get(node!)!.content)
       noteContent(content, bundle!, node!, 'after')
       const { tag } = planOf(bundle!, content)
       if (tag.length === 0) {

@@ -132,6 +132,7 @@ export function sshConfig(nodes: (Node | undefined)[]): ShellLines {
       '  ServerAliveInterval 15',
       '  ServerAliveCountMax 4',
       '  ControlMaster no',
+      '  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr,chacha20-poly1305@openssh.com',
       '  LogLevel ERROR',
       '  Include ~/.ssh/config',
       '  Include /etc/ssh/ssh_config',

@@ -155,6 +155,13 @@ export async function finish() {
   run.depth--
 }
 
+/** When a script last ended well for this module, in milliseconds since 1970; 0 where it never did. */
+export function lastTimeDone(): number {
+  const { stateDirectory, script } = thisRun().inputs
+  const success = lastSuccess(join(stateDirectory, 'last-success.json'))[script]
+  return Date.parse((success as { time?: string } | undefined)?.time ?? '') || 0
+}
+
 function lastSuccess(path: string): Record<string, unknown> {
   try {
     return JSON.parse(readFileSync(path, 'utf8'))

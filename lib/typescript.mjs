@@ -6,5 +6,5 @@ if (process.features.typescript) {
   // not in /tmp, node's own choice, where another user could put code for us to run
   module.enableCompileCache(new URL('../node_modules/.cache/node', import.meta.url).pathname)
 } else {
-  await import('tsx')
+  await import('tsx/esm')
 }

@@ -9,11 +9,12 @@ import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundles.
 import {
   checkLoaded,
   mustLoad,
-  namesToGive,
   nodesThatLack,
   setParts,
+  tagCommands,
   withoutLeftovers,
 } from '../lib/load.ts'
+import { imagePlace } from '../lib/in-node.ts'
 import { aloneOnNode, findNodes, onEachNode, sshConfig, tellBadNodes } from '../lib/nodes.ts'
 import { ownStep, run, say, step } from '../lib/run.ts'
 import { finish, start } from '../lib/session.ts'
@@ -82,19 +83,22 @@ head -c 1024 /dev/zero) |
     step('tag-images')
     if (node?.runtime !== 'containerd') {
       say('where the node runs Docker', '若节点使用 Docker')
-      await run`
-${aloneOnNode(node)} xargs -n 2 docker tag << 'EOF'
-${namesToGive(node)}
+      const said = await run`
+${aloneOnNode(node)} bash -e -s << 'EOF'
+${tagCommands('docker tag', node)}
+docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference=${`${imagePlace()}/*`}
 EOF`
+      await checkLoaded(bundle, node, said)
     }
     if (node?.runtime !== 'docker') {
       say('where the node runs containerd', '若节点使用 containerd')
-      await run`
-${aloneOnNode(node)} xargs -n 2 ctr -n k8s.io image tag --force << 'EOF'
-${namesToGive(node)}
+      const said = await run`
+${aloneOnNode(node)} bash -e -s << 'EOF'
+${tagCommands('ctr -n k8s.io image tag --force', node)}
+ctr -n k8s.io image check ${`name~="^${imagePlace()}/"`}
 EOF`
+      await checkLoaded(bundle, node, said)
     }
-    await checkLoaded(bundle, node)
     return true
   })
 }

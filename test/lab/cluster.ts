@@ -148,6 +148,7 @@ async function startMachine(
     'StrictModes=no',
     'PidFile=none',
     'UsePAM=no',
+    'Subsystem=sftp internal-sftp',
   ].map((option) => `-o${option}`)
   await begin(`${name}-sshd`, {
     command: ['/usr/sbin/sshd', '-D', '-f/dev/null', `-h${lab.ssh.hostKey}`, ...options],
