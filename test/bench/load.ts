@@ -41,18 +41,18 @@ export async function benchLoad(lab: Lab, where: string, rounds: number) {
 
   const loads = await inPairs(rounds, {
     one: async () => {
-      await empty(one!)
+      await empty(home, one!)
       const { seconds: first } = await byScript([one!], bundle)
       const ids = await idsOn(one!)
       const again = await byScript([one!], bundle)
       if (!again.stdout.includes('nothing to do')) throw new Error('the second run did something')
       const { seconds: nextVersion } = await byScript([one!], next)
-      await empty(one!)
+      await empty(home, one!)
       const { seconds: nextInFull } = await byScript([one!], next)
       return { first, ids, again: again.seconds, nextVersion, nextInFull }
     },
     other: async () => {
-      await empty(other!)
+      await empty(home, other!)
       const seconds = await loadByHand(lab, home, other!, bundle)
       const ids = await idsOn(other!)
       return { seconds, ids }
@@ -66,11 +66,11 @@ export async function benchLoad(lab: Lab, where: string, rounds: number) {
   const pair = [one!, other!]
   const both = await inPairs(rounds, {
     one: async () => {
-      await Promise.all(pair.map(empty))
+      await Promise.all(pair.map((each) => empty(home, each)))
       return (await byScript(pair, bundle)).seconds
     },
     other: async () => {
-      await Promise.all(pair.map(empty))
+      await Promise.all(pair.map((each) => empty(home, each)))
       return (await byScript(pair, bundle, ['--parallel', '1'])).seconds
     },
     compare: (side, after) =>
@@ -78,7 +78,7 @@ export async function benchLoad(lab: Lab, where: string, rounds: number) {
   })
   const disk = await addMachine(lab, { name: 'bench3', runtime: 'containerd', size: '3g' })
   const scriptDisk = await peakDisk(disk, () => byScript([disk], bundle))
-  await empty(disk)
+  await empty(home, disk)
   const handDisk = await peakDisk(disk, () => loadByHand(lab, home, disk, bundle))
 
   const ratios = {
@@ -125,8 +125,9 @@ ${table([
 const ctr = ({ containerdSocket }: LabNode, ...args: string[]) =>
   run('ctr', ['--address', containerdSocket, '-n', 'k8s.io', ...args])
 
-/** Removes every image, and waits until its content is gone. */
-async function empty(machine: LabNode) {
+/** Removes every image, waits until its content is gone, and forgets what the script knows. */
+async function empty(home: string, machine: LabNode) {
+  rmSync(`${home}/script`, { recursive: true, force: true }) // a node that the script has not seen
   const images = (await ctr(machine, 'image', 'ls', '-q')).stdout.split('\n').filter(Boolean)
   if (images.length > 0) await ctr(machine, 'image', 'rm', '--sync', ...images)
   const { stdout } = await ctr(machine, 'content', 'ls', '-q')
@@ -149,8 +150,7 @@ async function idsOn(machine: LabNode): Promise<Record<string, string>> {
 
 function loadByScript(lab: Lab, home: string, machines: LabNode[], bundle: string, more: string[]) {
   const cwd = `${home}/script`
-  rmSync(cwd, { recursive: true, force: true })
-  mkdirSync(cwd)
+  mkdirSync(cwd, { recursive: true })
   const list = machines.map(({ name, sshPort: port }) => ({ name, address: '127.0.0.1', port }))
   const site = parse(readFileSync(lab.site, 'utf8'))
   const values = { ...site, imagesFrom: 'nodes', nodes: { ...nodesOf(lab), list } }
