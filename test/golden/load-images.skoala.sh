@@ -31,6 +31,7 @@ Host *
   ServerAliveInterval 15
   ServerAliveCountMax 4
   ControlMaster no
+  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr,chacha20-poly1305@openssh.com
   LogLevel ERROR
   Include ~/.ssh/config
   Include /etc/ssh/ssh_config
@@ -41,7 +42,7 @@ export node='{each_node}'
 # check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it
 # 检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致
 
-# Decompress the `tar` package · 解压 `tar` 压缩包 (skoala.en.md:80-90, skoala.zh.md:71-81)
+# Decompress the `tar` package · 解压 `tar` 压缩包 (skoala.en.md:80-84, skoala.zh.md:71-75)
 # differs from skoala.en.md:83, skoala.zh.md:74: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
 # 与 skoala.en.md:83, skoala.zh.md:74 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间
 export source='../../../skoala-offline/{bundle_file}'
@@ -77,13 +78,17 @@ head -c 1024 /dev/zero) |
 # 与 skoala.en.md:108, skoala.zh.md:100 不同：手册没有给出命令；若该名称已指向其他镜像，不加 --replace-tags 时不会改动
 # where the node runs Docker
 # 若节点使用 Docker
-ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock xargs -n 2 docker tag << 'EOF'
-{name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
+ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
+docker tag {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
+docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference='10.16.10.111/release.daocloud.io/skoala/*'
 EOF
+# check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
+# 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包
 # where the node runs containerd
 # 若节点使用 containerd
-ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock xargs -n 2 ctr -n k8s.io image tag --force << 'EOF'
-{name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
+ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
+ctr -n k8s.io image tag --force {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
+ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"'
 EOF
 # check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
 # 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包
