@@ -13,8 +13,8 @@ let head = ''
 let pending: Fact[] = []
 
 /**
- * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with the sha256 of the
- * line before (`prev`), so that a change shows.
+ * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with its number (`seq`) and
+ * the sha256 of the record before (`prev`), so that a change shows (lib/trail.ts).
  * @param path the file
  * @param run the id of this run, which every record carries
  */
@@ -65,13 +65,15 @@ export function audit(fact: Fact) {
       // two scripts of one module may write at the same time; the lock ends with the descriptor
       const locked = flock(descriptor, '-w', '10')
       if (locked.status !== 0) throw new Error(locked.error?.message ?? 'it stays locked')
-      const { last, torn } = lastLine(descriptor)
-      // a line that a full disk cut off is ended, and stays as evidence
-      let text = torn ? '\n' : ''
+      const { last, torn } = endOf(descriptor)
+      // what a full disk or a crash cut off is ended, and stays as evidence
+      let text = torn && !torn.endsWith('\n') ? '\n' : ''
+      let seq = last ? Number(JSON.parse(last).seq) : 0
       let newest = last
-      for (const each of [...pending, fact]) {
-        const record = { time: new Date().toISOString(), run: trail.run, ...each }
-        newest = JSON.stringify({ ...record, prev: sha256(newest) })
+      const cut = torn && { torn: sha256(torn.replace(/\n$/, '')) }
+      for (const [index, each] of [...pending, fact].entries()) {
+        const record = { seq: ++seq, time: new Date().toISOString(), run: trail.run, ...each }
+        newest = JSON.stringify({ ...record, ...(index === 0 && cut), prev: sha256(newest) })
         text += newest + '\n'
       }
       const bytes = Buffer.from(text)
@@ -102,8 +104,8 @@ export function sha256(data: string | Buffer): string {
   return createHash('sha256').update(data).digest('hex')
 }
 
-/** The last line of the file without its line break; torn where the line break is missing. */
-function lastLine(descriptor: number): { last: string; torn: boolean } {
+/** The last whole record of the file, and what stands behind it: lines that were cut off. */
+function endOf(descriptor: number): { last: string; torn: string } {
   const { size } = fstatSync(descriptor)
   let text = Buffer.alloc(0)
   for (let end = size; end > 0;) {
@@ -111,12 +113,24 @@ function lastLine(descriptor: number): { last: string; torn: boolean } {
     end -= piece.length
     readSync(descriptor, piece, 0, piece.length, end)
     text = Buffer.concat([piece, text])
-    const start = text.lastIndexOf(10, text.length - 2)
-    if (start >= 0) {
-      text = text.subarray(start + 1)
-      break
+    // the first line is whole where the file begins with it
+    const lines = text.toString('latin1').split('\n')
+    for (let index = lines.length - 2; index >= (end > 0 ? 1 : 0); index--) {
+      const line = Buffer.from(lines[index]!, 'latin1').toString()
+      if (!isRecord(line)) continue
+      const torn = Buffer.from(lines.slice(index + 1).join('\n'), 'latin1').toString()
+      return { last: line, torn }
     }
   }
-  const torn = text.length > 0 && text.at(-1) !== 10
-  return { last: text.toString().replace(/\n$/, ''), torn }
+  return { last: '', torn: text.toString() }
+}
+
+/** Is it a whole record? Its last field is the hash of the one before. */
+export function isRecord(line: string): boolean {
+  try {
+    const { seq, prev } = JSON.parse(line)
+    return typeof seq === 'number' && typeof prev === 'string'
+  } catch {
+    return false
+  }
 }

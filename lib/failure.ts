@@ -5,6 +5,7 @@ export const EXIT = {
   commandFailed: 1,
   usage: 64,
   badBundle: 65,
+  badAudit: 65,
   missingInput: 66,
   unreachable: 69,
   defect: 70,
@@ -19,7 +20,11 @@ export const EXIT_MEANINGS: [string, string, string][] = [
   ['0', 'done, or nothing to do', '完成，或无需操作'],
   ['1', 'a command of the manual failed', '手册中的某条命令失败'],
   ['64', 'wrong usage', '用法错误'],
-  ['65', 'the bundle is damaged or unfit', '离线包损坏或不适用'],
+  [
+    '65',
+    'the bundle is damaged or unfit; the audit was changed',
+    '离线包损坏或不适用；审计日志被改动',
+  ],
   [
     '66',
     'an input does not exist (version, release, chart, file)',

@@ -100,6 +100,25 @@ const FLAGS = {
     en: 'print nothing but the outcome, as one JSON object',
     zh: '只输出结果（一个 JSON 对象）',
   },
+  head: {
+    value: 'SHA256',
+    en: 'the sha256 of a record that must be there, as a run printed it or syslog has it',
+    zh: '必须存在的某条记录的 sha256，由某次运行打印，或记录在 syslog 中',
+    example: '64 hexadecimal digits',
+    form: /^[0-9a-f]{64}$/,
+  },
+  run: {
+    value: 'ID',
+    en: 'only this run, such as 20260321T020304Z-4711',
+    zh: '仅这一次运行，例如 20260321T020304Z-4711',
+    form: WORD,
+  },
+  lang: {
+    value: 'en|zh',
+    en: 'the language (default en)',
+    zh: '语言（默认 en）',
+    form: /^(en|zh)$/,
+  },
   timeout: {
     value: 'DURATION',
     en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m; 3h for a bundle)',
@@ -128,6 +147,8 @@ const FLAGS = {
 
 export type FlagName = keyof typeof FLAGS
 const EVERY_SCRIPT: FlagName[] = ['module', 'timeout', 'ticket', 'site', 'dry-run', 'help']
+/** of those that only read */
+const EVERY_READER: FlagName[] = ['module', 'site', 'help']
 
 export interface Flags {
   module: string
@@ -149,6 +170,11 @@ export interface Flags {
   ticket?: string
   site: string
   'dry-run': boolean
+  head?: string
+  run?: string
+  lang: 'en' | 'zh'
+  /** the first word behind the script's name, where it takes one */
+  order: string
 }
 
 /** Wrong usage: exit 64. */
@@ -170,18 +196,30 @@ function commandLine(scriptPath: string): string[] {
 /**
  * The flags of the command line, strictly: an unknown one is refused with the nearest known.
  * @param scriptPath the started script
- * @param names the flags that it takes
+ * @param own the flags that it takes
+ * @param orders of a script that only reads: the words of which one comes first; [] where it has none
  * @throws Failure 64
  */
-export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
-  const names = [...own, ...EVERY_SCRIPT]
+export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[]): Flags {
+  const names = [...own, ...(orders ? EVERY_READER : EVERY_SCRIPT)]
   const script = basename(scriptPath).replace(/\.\w+$/, '')
   const words = commandLine(realpathSync(scriptPath))
   const known = names.map((name) => `--${name}`)
   const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
   if (words.includes('--help') || words.includes('-h')) {
-    console.log(help(scriptPath, names))
+    console.log(help(scriptPath, names, orders))
     process.exit(0)
+  }
+  const order = orders?.includes(words[0] ?? '') ? words.shift()! : ''
+  if (orders && orders.length > 0 && !order) {
+    const [first = ''] = words
+    const near = closest(first, orders)
+    const guess = first && distance(first, near) <= 3 ? ` Did you mean ${near}?` : ''
+    throw usage(
+      script,
+      `the first word must be ${orders.join(' or ')}.${guess}`,
+      `第一个参数应为 ${orders.join(' 或 ')}。`,
+    )
   }
   const nearest = (word: string) => {
     const near = closest(word, known)
@@ -258,6 +296,8 @@ export function parseFlags(scriptPath: string, own: FlagName[]): Flags {
     ...parsed,
     via: 'repo',
     site: 'site.yaml',
+    lang: 'en',
+    order,
     // gigabytes take hours
     ...(names.includes('bundle') && { timeout: '3h' }),
     ...defined(parsed),
@@ -278,7 +318,7 @@ function placeholderHint(value: string): { en: string; zh: string } {
 }
 
 /** What the script says of itself in the remark that it begins with, and its flags. */
-function help(scriptPath: string, names: FlagName[]): string {
+function help(scriptPath: string, names: FlagName[], orders: string[] = []): string {
   const script = basename(scriptPath).replace(/\.\w+$/, '')
   const [remark] = /^(\/\/.*\n)*/.exec(readFileSync(scriptPath, 'utf8'))!
   const rows = names.map((name): [string, FlagMeaning] => [name, FLAGS[name]])
@@ -286,7 +326,7 @@ function help(scriptPath: string, names: FlagName[]): string {
   const width = Math.max(...rows.map((row) => flag(row).length))
   return [
     remark.replace(/^\/\/ ?/gm, ''),
-    `npx zx scripts/${script}.mts --module NAME [flags]`,
+    `npx zx scripts/${script}.mts ${orders.length > 0 ? `${orders.join('|')} ` : ''}--module NAME [flags]`,
     '',
     ...rows.flatMap((row) => [
       `  ${flag(row).padEnd(width)}  ${row[1].en}`,

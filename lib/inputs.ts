@@ -78,12 +78,13 @@ export interface Inputs {
  * them strictly.
  * @param scriptUrl `import.meta.url` of the started script
  * @param names the flags that it takes, besides those that every script takes
+ * @param orders of a script that only reads: the words of which one comes first
  * @throws Failure 64 for wrong usage, 78 for a wrong descriptor or site file
  */
-export function readInputs(scriptUrl: string, names: FlagName[]): Inputs {
+export function readInputs(scriptUrl: string, names: FlagName[], orders?: string[]): Inputs {
   const scriptPath = fileURLToPath(scriptUrl)
   const script = basename(scriptPath).replace(/\.\w+$/, '')
-  const flags = parseFlags(scriptPath, names)
+  const flags = parseFlags(scriptPath, names, orders)
   const { module, modulePath } = readModule(flags.module)
   const sitePath = resolve(flags.site)
   const site = readSite(sitePath)

@@ -13,7 +13,7 @@ import {
   unlessEndedWhileIdle,
   type Ended,
 } from './processes.ts'
-import { firstTime, isPart, recordTools, thisRun } from './session.ts'
+import { firstTime, isPart, nextNumber, recordTools, thisRun } from './session.ts'
 import { command, quote, type Command } from './shell.ts'
 
 /** The manual's heading, where it stands in the manual, and where we differ. */
@@ -123,7 +123,9 @@ export async function run(
   if (dryRun) return ''
   await recordTools()
   await unlessEnded(text)
+  const number = nextNumber()
   const about = {
+    number,
     script: inputs.script,
     step: thisRun().step,
     manual: stepLines,
@@ -144,7 +146,7 @@ export async function run(
   })
   lines.end()
   const { exitCode, signal, seconds: duration, timedOut, stdout, stderr } = ended
-  audit({ event: 'ended', command: text, exitCode, signal, seconds: duration, timedOut })
+  audit({ event: 'ended', number, command: text, exitCode, signal, seconds: duration, timedOut })
   const interruption = endingFailure()
   if (interruption) throw await withState(interruption, text)
   if (exitCode === 0 && !timedOut) return stdout

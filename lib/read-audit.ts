@@ -1,0 +1,130 @@
+import { execFile } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { EXIT, Failure } from './failure.ts'
+import { type Flags } from './flags.ts'
+import { type Inputs } from './inputs.ts'
+import { describeRun, readTrail, runsOf, type Trail } from './trail.ts'
+
+/** What was read, and the heads that it was held against. */
+interface ReadTrail extends Trail {
+  path: string
+  heads: string[]
+}
+
+/**
+ * Reads a module's audit, and holds it against all heads that are known: --head, those in syslog, and
+ * those of `last-success.json`.
+ * @throws Failure 66 where there is none
+ */
+export async function readTrailOf({
+  stateDirectory,
+  flags,
+  module,
+  site,
+}: Inputs): Promise<ReadTrail> {
+  const path = join(stateDirectory, 'audit.jsonl')
+  if (!existsSync(path)) {
+    throw new Failure(
+      EXIT.missingInput,
+      `there is no audit ${path}: nothing was run for ${module.name} at ${site.name}, or it was removed`,
+      `没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`,
+    )
+  }
+  const heads = [
+    ...(flags.head ? [flags.head] : []),
+    ...(await headsInSyslog(`--module ${module.name} at ${site.name}: audit head `)),
+    ...headsOfSuccess(join(stateDirectory, 'last-success.json')),
+  ]
+  return { path, heads, ...readTrail(readFileSync(path, 'utf8'), heads) }
+}
+
+/** What the scripts have handed to syslog: the journal, or the files of rsyslog. */
+async function headsInSyslog(words: string): Promise<string[]> {
+  const options = { timeout: 20_000, maxBuffer: 1 << 28 }
+  const journal = promisify(execFile)(
+    'journalctl',
+    ['--identifier=dce-upgrade', '--no-pager', '--output=cat'],
+    options,
+  )
+  const texts = [await journal.then(({ stdout }) => stdout).catch(() => '')]
+  for (const file of ['/var/log/syslog', '/var/log/messages']) {
+    try {
+      texts.push(readFileSync(file, 'utf8'))
+    } catch {
+      // it is not there, or not for us
+    }
+  }
+  return texts
+    .flatMap((text) => text.split('\n'))
+    .flatMap((line) => {
+      const at = line.indexOf(words)
+      const [head] = at < 0 ? [] : (/^[0-9a-f]{64}/.exec(line.slice(at + words.length)) ?? [])
+      return head ? [head] : []
+    })
+}
+
+function headsOfSuccess(path: string): string[] {
+  try {
+    const scripts: { auditHead?: string }[] = Object.values(JSON.parse(readFileSync(path, 'utf8')))
+    return scripts.flatMap(({ auditHead }) => (auditHead ? [auditHead] : []))
+  } catch {
+    return []
+  }
+}
+
+/** Prints the runs, for people or, with --json, for machines. @throws Failure 66 no such run */
+export function showRuns({ records }: Trail, { run: id, json, lang }: Flags) {
+  const all = runsOf(records)
+  const runs = id ? all.filter(({ run }) => run === id) : all
+  if (id && runs.length === 0) {
+    throw new Failure(
+      EXIT.missingInput,
+      `there is no run ${id}; the last ones are ${all
+        .slice(-5)
+        .map(({ run }) => run)
+        .join(', ')}`,
+      `没有运行 ${id}`,
+    )
+  }
+  if (json) console.log(JSON.stringify(runs, null, 2))
+  else console.log(runs.map((run) => describeRun(run, lang)).join('\n\n') + '\n')
+}
+
+/**
+ * Says whether the trail is as it was written.
+ * @throws Failure 65 naming the first line that is not
+ */
+export function tellVerdict(
+  { path, records, head, heads, tampered }: ReadTrail,
+  { lang, order, json }: Flags,
+) {
+  if (tampered) {
+    const { line, en, zh } = tampered
+    throw new Failure(
+      EXIT.badAudit,
+      `${path} is not as it was written, line ${line}: ${en}`,
+      `${path} 与写入时不一致，第 ${line} 行：${zh}`,
+      {
+        next: [
+          'keep the file as it is; compare it with a backup of it, or with what syslog has',
+          '请保留原文件，并与其备份或 syslog 中的记录比较',
+        ],
+      },
+    )
+  }
+  if (order === 'show' && json) return
+  const known = new Set(heads).size
+  console.log(
+    lang === 'zh'
+      ? `${path}：${records.length} 条记录，与写入时一致（已与 ${known} 个已知哈希比对）。末条记录的哈希：${head}`
+      : `${path}: ${records.length} records, as they were written (held against ${known} known heads). Head: ${head}`,
+  )
+  if (known === 0)
+    console.log(
+      lang === 'zh'
+        ? '没有已知的哈希：无法判断末尾是否被截断。请使用 --head'
+        : 'No head is known: nobody can tell whether its end was cut off. Give one with --head',
+    )
+}

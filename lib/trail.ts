@@ -1,0 +1,187 @@
+import { isRecord, sha256 } from './audit.ts'
+
+/** A record of the audit: its fields are those that the scripts gave it. */
+export interface AuditRecord {
+  seq: number
+  time: string
+  run: string
+  event: string
+  prev: string
+  torn?: string
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  [field: string]: any
+}
+
+/** What is wrong with a trail, and in which line: the first that is not as it was written. */
+export interface Tampered {
+  /** from 1 */
+  line: number
+  en: string
+  zh: string
+}
+
+export interface Trail {
+  records: AuditRecord[]
+  /** the sha256 of the last record */
+  head: string
+  tampered?: Tampered
+}
+
+/**
+ * Reads an audit, and looks whether it is as it was written: each record carries its number and the
+ * sha256 of the record before. Lines that a full disk or a crash cut off belong to it where the record
+ * behind them carries their sha256 too.
+ * @param text the content of audit.jsonl
+ * @param heads sha256 of records that must be there: as they were printed, or handed to syslog
+ */
+export function readTrail(text: string, heads: string[] = []): Trail {
+  const lines = text.split('\n')
+  const rest = lines.pop()!
+  const records: AuditRecord[] = []
+  const hashes = new Set<string>()
+  let before = '' // the last whole record
+  let torn: string[] = []
+  let tampered: Tampered | undefined
+  const found = (line: number, en: string, zh: string) => (tampered ??= { line, en, zh })
+
+  lines.forEach((line, index) => {
+    if (!isRecord(line)) return void torn.push(line)
+    const record: AuditRecord = JSON.parse(line)
+    const at = index + 1
+    const cut = torn.length > 0 ? sha256(torn.join('\n')) : undefined
+    if (record.torn !== cut) {
+      if (cut) found(at - torn.length, 'it is no record', '不是有效的记录')
+      else found(at, 'a line before it was removed', '其前面有一行被删除')
+    }
+    const follows = record.prev === sha256(before)
+    const isNext = record.seq === records.length + 1
+    if (follows && !isNext) found(at, 'it was changed', '该行被修改')
+    else if (!follows && !isNext)
+      found(
+        at,
+        `it has the number ${record.seq}, not ${records.length + 1}: lines were removed, inserted or reordered here`,
+        `其序号为 ${record.seq}，应为 ${records.length + 1}：此处有行被删除、插入或调换`,
+      )
+    else if (!follows) {
+      // which of the two was changed? The line behind, or a known head, knows this one
+      const next = lines[index + 1]
+      const isKnown =
+        heads.includes(sha256(line)) ||
+        (next !== undefined && isRecord(next) && JSON.parse(next).prev === sha256(line))
+      found(isKnown && index > 0 ? at - 1 - torn.length : at, 'it was changed', '该行被修改')
+    }
+    records.push(record)
+    hashes.add(sha256(line))
+    before = line
+    torn = []
+  })
+  if (rest !== '') torn.push(rest)
+  if (torn.length > 0)
+    found(lines.length + (rest === '' ? 0 : 1) - torn.length + 1, 'it is cut off', '该行不完整')
+  const missing = heads.find((head) => !hashes.has(head))
+  if (missing !== undefined)
+    found(
+      lines.length + 1,
+      `the record with the sha256 ${missing} is not there: the end was cut off, or all of it was replaced`,
+      `缺少 sha256 为 ${missing} 的记录：末尾被截断，或整个文件被替换`,
+    )
+  return { records, head: before ? sha256(before) : '', tampered }
+}
+
+/** A run, as the audit has it. */
+export interface RecordedRun {
+  run: string
+  start?: AuditRecord
+  commands: { command: AuditRecord; ended?: AuditRecord }[]
+  /** what was found: states, images, backups */
+  found: AuditRecord[]
+  /** undefined where it was killed, or is at work */
+  end?: AuditRecord
+}
+
+/** The runs of an audit, in the order in which they began. */
+export function runsOf(records: AuditRecord[]): RecordedRun[] {
+  const runs = new Map<string, RecordedRun>()
+  for (const record of records) {
+    const run = runs.get(record.run) ?? { run: record.run, commands: [], found: [] }
+    runs.set(record.run, run)
+    if (record.event === 'start') run.start = record
+    else if (record.event === 'end') run.end = record
+    else if (record.event === 'command') run.commands.push({ command: record })
+    else if (record.event === 'ended') {
+      const begun = run.commands.findLast(({ command }) => command['number'] === record['number'])
+      if (begun) begun.ended = record
+    } else if (record.event !== 'question') run.found.push(record)
+  }
+  return [...runs.values()]
+}
+
+/** A run for people. */
+export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
+  const say = (en: string, zh: string) => (lang === 'zh' ? zh : en)
+  const { start, end, commands, found } = run
+  const { user, sudoUser, sshConnection } = start?.['who'] ?? {}
+  const ticket = start?.['ticket']
+  const cluster = found.find(({ event }) => event === 'cluster')
+  const lines = [
+    `${start?.['script'] ?? ''} --module ${start?.['module'] ?? ''}   ${run.run}`,
+    say('  result    ', '  结果      ') +
+      (!end
+        ? say('UNFINISHED: it was killed, or is at work', '未完成：被强制终止，或仍在运行')
+        : end['exitCode'] === 0
+          ? say('done (exit 0)', '完成（退出码 0）')
+          : `${say('FAILED', '失败')} (exit ${end['exitCode']}): ${end['failure'] ?? ''}`),
+    say('  when      ', '  时间      ') + `${start?.time ?? ''} – ${end?.time ?? ''}`,
+    say('  who       ', '  执行人    ') +
+      `${user}@${start?.['host']}` +
+      (sudoUser ? say(`, by sudo from ${sudoUser}`, `（由 ${sudoUser} 通过 sudo）`) : '') +
+      (sshConnection
+        ? say(`, from ${sshConnection.split(' ')[0]}`, `，来自 ${sshConnection.split(' ')[0]}`)
+        : '') +
+      (ticket ? say(`, ticket ${ticket}`, `，变更单 ${ticket}`) : ''),
+    ...(cluster
+      ? [
+          say('  cluster   ', '  集群      ') +
+            `${cluster['uid']} ${cluster['version']} (${cluster['context']}, ${cluster['user'] ?? '?'})`,
+        ]
+      : []),
+    ...stateLines(found, say),
+  ]
+  let step = ''
+  for (const { command, ended } of commands) {
+    if (command['step'] !== step) lines.push('', `  ${(step = command['step'])}`)
+    const variables = Object.entries(command['variables'] ?? {})
+    lines.push(
+      `  ${command.time.slice(11, 19)}  $ ${command['command'].replaceAll('\n', '\n              ')}`,
+    )
+    if (variables.length > 0)
+      lines.push(`            ${variables.map(([name, value]) => `${name}=${value}`).join(' ')}`)
+    lines.push(
+      `            ${
+        ended
+          ? `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s`
+          : say('no end was recorded', '没有结束记录')
+      }`,
+    )
+  }
+  return lines.join('\n')
+}
+
+/** The first and the last known state of each release. */
+function stateLines(found: AuditRecord[], say: (en: string, zh: string) => string): string[] {
+  const states = found.filter(({ event }) => event === 'state')
+  const releases = [...new Set(states.map(({ release }) => release))]
+  return releases.flatMap((release) => {
+    const of = states.filter((state) => state['release'] === release)
+    const text = ({ revision, chart, status }: AuditRecord) =>
+      revision === undefined
+        ? say('not there', '不存在')
+        : `revision ${revision}, ${chart}, ${status}`
+    return [
+      say(`  ${release} before: `, `  ${release} 变更前：`) + text(of[0]!),
+      ...(of.length > 1
+        ? [say(`  ${release} after:  `, `  ${release} 变更后：`) + text(of.at(-1)!)]
+        : []),
+    ]
+  })
+}
