@@ -313,9 +313,17 @@ function targetOf(source: string, where: string): string {
 function checkArchitecture(images: BundleImage[], wanted: string, what: string) {
   const other = images.find(({ architecture }) => architecture !== wanted)
   if (!other) return
-  throw unfit(
+  throw new Failure(
+    EXIT.badBundle,
     `${what}: ${other.source} is for ${other.architecture}; the site file says ${wanted}`,
     `${what}：${other.source} 的架构为 ${other.architecture}，而站点配置为 ${wanted}`,
+    {
+      state: ['nothing was pushed or loaded', '未推送或加载任何内容'],
+      next: [
+        `fetch the bundle for ${wanted}, or correct architecture in the site file`,
+        `请下载 ${wanted} 架构的离线包，或修正站点配置中的 architecture`,
+      ],
+    },
   )
 }
 

@@ -28,7 +28,7 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
           `  ${inDownload ?? basename(file)}: ${chart} ${version}, ${images.length} images, ${megabytes(bytes)}` +
             (checksum
               ? `, sha512 in ${checksum.from}`
-              : ', no sha512 file: its chart can’t be checked'),
+              : ", no sha512 file: its chart can't be checked · 没有 sha512 文件，无法校验其 chart"),
         )
         note({
           event: 'bundle',
@@ -115,11 +115,11 @@ export async function setSource(bundle: Bundle | undefined) {
  */
 export async function checkBundleContent(bundle: Bundle | undefined) {
   await check(
-    'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it',
-    '检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致',
+    'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was',
+    '检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致',
     async () => {
       const read = await (begun.get(bundle!) ?? readContent(bundle!))
-      report(`  ${megabytes(read)} are read and right`)
+      report(`  ${megabytes(read)} are read and right · 已读取并校验`)
     },
   )
 }

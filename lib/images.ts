@@ -100,9 +100,10 @@ export async function checkImages(release: Release, upgrade: Command, registry: 
   const { inputs } = thisRun()
   const { site, module, flags } = inputs
   const place = `${site.containerRegistry}/${containerRepository(inputs)}/`
+  const isRegistry = site.imagesFrom === 'registry'
   await check(
-    `check: the chart is rendered with these values; every image must be in ${place}, and the registry must have it`,
-    `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}，且镜像仓库中必须存在`,
+    `check: the chart is rendered with these values; every image must be in ${place}${isRegistry ? ', and the registry must have it' : ', and none always pulled'}`,
+    `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}，${isRegistry ? '且镜像仓库中必须存在' : '且不得总是拉取'}`,
     async () => {
       const manifest = await render(upgrade, registry)
       rendered.set(release.release, manifest)

@@ -63,6 +63,8 @@ export interface Inputs {
   scriptPath: string
   script: string
   flags: Flags
+  /** does the script go the one way or the other, --via repo or package? */
+  takesVia: boolean
   module: Module
   /** the module's releases, or the one that --release names */
   releases: Release[]
@@ -99,6 +101,13 @@ export function readInputs(scriptUrl: string, names: FlagName[], orders?: string
       `--release ${flags.release}：${module.name} 没有该 release。可用：${known}`,
     )
   }
+  if (flags.local && flags.node) {
+    throw usage(
+      script,
+      '--local is this machine, --node another one: give one of them',
+      '--local 表示当前机器，--node 表示其他节点：只能使用其中一个',
+    )
+  }
   if (names.includes('chart')) refuseWrongPath(script, flags, module, releases, site)
   const stateDirectory = join(dirname(sitePath), 'state', site.name, module.name)
   // commands run in the state directory; paths of the command line are of the present directory
@@ -109,6 +118,7 @@ export function readInputs(scriptUrl: string, names: FlagName[], orders?: string
     scriptPath,
     script,
     flags,
+    takesVia: names.includes('via'),
     module,
     releases,
     modulePath,

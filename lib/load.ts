@@ -77,7 +77,7 @@ export async function nodesThatLack(
         const done = plan.tag.length === 0
         report(
           `  ${there} of ${images.length} images are there` +
-            (done ? ': nothing to do · 均已就绪，无需加载' : ''),
+            (done ? ': nothing to do · 均已就绪，无需加载' : ` · 已就绪 ${there}/${images.length}`),
         )
         if (!done) refuseUnfit(plan, bundle!)
         return !done
@@ -236,6 +236,8 @@ export async function withoutLeftovers(
   try {
     await load().catch(async (failure: unknown) => {
       const said = failure instanceof Failure ? failure.details.said : undefined
+      // another loader is at work: what it leaves is not ours
+      if (failure instanceof Failure && failure.exitCode === EXIT.tryLater) rmSync(leasesFile(node))
       if (!/content digest sha256:\w+: not found/.test(said ?? '')) throw failure
       report('  once more: it looked for content of an import that was killed · 重试一次')
       return load()

@@ -1,5 +1,7 @@
-import { hostname } from 'node:os'
+import { existsSync } from 'node:fs'
+import { homedir, hostname } from 'node:os'
 import { join } from 'node:path'
+import { closest } from 'fastest-levenshtein'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { note } from './audit.ts'
 import { checkCluster } from './cluster.ts'
@@ -7,7 +9,7 @@ import { writeWhole } from './files.ts'
 import { type NodeSettings } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
-import { answer, check, exportVariable, report } from './run.ts'
+import { answer, ask, check, exportVariable, report } from './run.ts'
 import { inPart, result, thisRun } from './session.ts'
 import { shellLines, type ShellLines } from './shell.ts'
 
@@ -51,7 +53,7 @@ export async function findNodes(): Promise<(Node | undefined)[]> {
         throw new Failure(
           EXIT.missingInput,
           flags.node
-            ? `${where} lists no node ${flags.node}; it has: ${names.join(', ')}`
+            ? `${where} lists no node ${flags.node}; it has: ${names.join(', ')}. Did you mean ${closest(flags.node, names)}?`
             : `${where} lists no node`,
           flags.node
             ? `${zh}中没有节点 ${flags.node}，现有：${names.join('、')}`
@@ -61,10 +63,48 @@ export async function findNodes(): Promise<(Node | undefined)[]> {
       }
       for (const { name, address, runtime } of nodes) report(`  ${name} (${address}): ${runtime}`)
       note({ event: 'nodes', nodes })
+      if (list && !flags.node) await compareWithCluster(names)
+      for (const { name, identityFile } of nodes) refuseMissingKey(name, identityFile)
       return nodes
     },
   )
   return found ?? [undefined]
+}
+
+/** Says where the site file lists other nodes than the cluster: pods of one that was forgotten would hang. */
+async function compareWithCluster(listed: string[]) {
+  const question = 'kubectl get nodes -o name --request-timeout=10s'
+  const { exitCode, stdout } = await ask(question)
+  if (exitCode !== 0) {
+    report(
+      'NOTE · 注意: the cluster could not be asked whether these are all of its nodes\n  无法查询集群，未核对以上是否为全部节点',
+    )
+    return
+  }
+  const inCluster = stdout.split('\n').flatMap((line) => line.match(/(?<=^node\/).+/) ?? [])
+  const forgotten = inCluster.filter((name) => !listed.includes(name))
+  const unknown = listed.filter((name) => !inCluster.includes(name))
+  if (forgotten.length > 0)
+    report(
+      `NOTE · 注意: the cluster has nodes that the site file does not list: ${forgotten.join(', ')}. Pods that are scheduled there will not find the images\n` +
+        `  集群中的以下节点未列入站点配置：${forgotten.join('、')}。调度到这些节点的 Pod 将找不到镜像`,
+    )
+  if (unknown.length > 0)
+    report(
+      `NOTE · 注意: the cluster has no node of these names: ${unknown.join(', ')}\n  集群中没有名为 ${unknown.join('、')} 的节点`,
+    )
+}
+
+/** @throws Failure 78 */
+function refuseMissingKey(name: string, identityFile?: string) {
+  const path = identityFile?.replace(/^~(?=\/)/, homedir())
+  if (path === undefined || existsSync(path)) return
+  throw new Failure(
+    EXIT.configuration,
+    `the identityFile ${path} (for ${name}) does not exist`,
+    `identityFile ${path}（${name}）不存在`,
+    { state: UNCHANGED, next: ['correct nodes in the site file', '请修正站点配置中的 nodes'] },
+  )
 }
 
 /** @throws Failure as `answer` does, and 78 where a node has another runtime */
@@ -189,11 +229,7 @@ export async function onEachNode(
     }
   }
   await Promise.all(Array.from({ length: inputs.flags.parallel }, worker))
-  const interruption = endingFailure()
-  if (interruption) {
-    const [first] = [...failures.values()].filter(({ exitCode }) => exitCode > 128)
-    throw first ?? interruption
-  }
+  if (endingFailure()) throw failureOf(nodes as Node[])
   return (nodes as Node[]).filter((node) => chosen.has(node))
 }
 
@@ -223,49 +259,66 @@ function lineOf(command = ''): string | undefined {
  *   first which a retry does not mend
  */
 export async function tellBadNodes(nodes: (Node | undefined)[]) {
-  const bad = [...failures].map(([{ name }, failure]) => ({ name, failure }))
+  if (thisRun().dryRun) return
+  const all = nodes as Node[]
   result({
-    nodes: (nodes as Node[]).map((node) => ({
-      name: node?.name,
-      failure: failures.get(node)?.en ?? null,
-    })),
+    nodes: all.map((node) => ({ name: node.name, failure: failures.get(node)?.en ?? null })),
   })
-  if (bad.length === 0) return
+  if (failures.size > 0) throw failureOf(all)
+  report(
+    `${all.length} of ${all.length} nodes have every image · ${all.length} 个节点均已具备全部镜像`,
+  )
+}
+
+/** The failures of the nodes as one. */
+function failureOf(nodes: Node[]): Failure {
+  const bad = nodes.filter((node) => failures.has(node))
+  const all = bad.map((node) => failures.get(node)!)
+  const interruption = endingFailure()
   const mayPass: number[] = [EXIT.unreachable, EXIT.tryLater]
-  const first = bad.find(({ failure }) => !mayPass.includes(failure.exitCode)) ?? bad[0]!
+  const first = all.find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]
+  const { exitCode } = interruption ?? first!
   const each = (text: (failure: Failure) => string | undefined) =>
-    bad.flatMap(({ name, failure }) => {
-      const said = text(failure)?.trim()
+    bad.flatMap(({ name }, index) => {
+      const said = text(all[index]!)?.trim()
       return said ? [said.replace(/^/gm, `${name}: `)] : []
     })
-  const done = nodes.length - bad.length
-  throw new Failure(
-    first.failure.exitCode,
-    [`${bad.length} of ${nodes.length} nodes failed:`, ...each(({ en }) => en)].join('\n'),
-    each(({ zh }) => zh).join('\n'),
+  const [of, done] = [nodes.length, nodes.length - bad.length]
+  const reasons = (text: (failure: Failure) => string) => (interruption ? [] : each(text))
+  const failure = new Failure(
+    exitCode,
+    [interruption?.en ?? `${bad.length} of ${of} nodes failed:`, ...reasons(({ en }) => en)].join(
+      '\n',
+    ),
+    [
+      interruption?.zh ?? `${of} 个节点中有 ${bad.length} 个失败：`,
+      ...reasons(({ zh }) => zh),
+    ].join('\n'),
     {
       command: each(({ details }) => lineOf(details.command)).join('\n'),
       said: each(({ details }) => details.said).join('\n'),
       state: [
         [
           ...each(({ details }) => details.state?.[0]),
-          `${done} of ${nodes.length} nodes have every image`,
+          interruption ? '' : `${done} of ${of} nodes have every image`,
         ].join('\n'),
         [
           ...each(({ details }) => details.state?.[1]),
-          `${nodes.length} 个节点中有 ${done} 个已具备全部镜像`,
+          interruption ? '' : `${of} 个节点中有 ${done} 个已具备全部镜像`,
         ].join('\n'),
       ],
       next: [
         [
-          ...each(({ details }) => details.next?.[0]),
-          'then run the same command again: what is there is kept',
+          ...(interruption ? [] : each(({ details }) => details.next?.[0])),
+          'run the same command again: what is there is kept',
         ].join('\n'),
         [
-          ...each(({ details }) => details.next?.[1]),
-          '然后重新执行同一命令，已就绪的内容会保留',
+          ...(interruption ? [] : each(({ details }) => details.next?.[1])),
+          '请重新执行同一命令，已就绪的内容会保留',
         ].join('\n'),
       ],
     },
   )
+  if (first) failure.step = first.step
+  return failure
 }

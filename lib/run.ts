@@ -119,7 +119,9 @@ export async function run(
   const { text } = 'raw' in first ? command(first, ...values) : first
   const { dryRun, env, variables, inputs, stepLines, locks } = thisRun()
   await unlessEnded(text)
-  print(dryRun ? text : `$ ${text}`)
+  // of parts that go on side by side, the first prints all of it
+  const isKnown = isPart() && !firstTime(`command: ${text}`)
+  print(dryRun ? text : isKnown ? `$ ${text.split('\n')[0]} … (as above · 同上)` : `$ ${text}`)
   if (dryRun) return ''
   await recordTools()
   await unlessEnded(text)

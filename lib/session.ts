@@ -294,7 +294,7 @@ function printHeader({ inputs }: Run) {
     ? `echo ${quote(credentialHelpers(site.chartRepository.url!))} > .helm/registry.json\n`
     : ''
   print(`#!/usr/bin/env bash
-# ${script}: ${module.title.en} · ${module.title.zh} (${module.name}), via ${flags.via}
+# ${script}: ${module.title.en} · ${module.title.zh} (${module.name})${inputs.takesVia ? `, via ${flags.via}` : ''}
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
@@ -361,7 +361,7 @@ function begin(run: Run, tools: string[]) {
     run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),
   )
   print(
-    `${script} --module ${module.name} --via ${flags.via} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
+    `${script} --module ${module.name}${inputs.takesVia ? ` --via ${flags.via}` : ''} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
   )
 }
 

@@ -16,10 +16,10 @@ import {
 } from '../lib/load.ts'
 import { imagePlace } from '../lib/in-node.ts'
 import { aloneOnNode, findNodes, onEachNode, sshConfig, tellBadNodes } from '../lib/nodes.ts'
-import { ownStep, run, say, step } from '../lib/run.ts'
+import { ownStep, report, run, say, step } from '../lib/run.ts'
 import { finish, start } from '../lib/session.ts'
 
-const { flags } = await start(
+const { flags, site } = await start(
   import.meta.url,
   ['bundle', 'node', 'local', 'parallel', 'replace-tags', 'quiet', 'json'],
   ({ flags, site }) => [
@@ -29,6 +29,10 @@ const { flags } = await start(
 )
 
 ownStep('Before anything is loaded', '加载前的检查')
+if (site.imagesFrom !== 'nodes')
+  report(
+    'NOTE · 注意: the site file says imagesFrom: registry; with imagesFrom: nodes the upgrade looks whether the nodes have the images\n  站点配置为 imagesFrom: registry；设为 nodes 后，升级前会检查节点上是否有这些镜像',
+  )
 const bundles = await findBundles()
 const nodes = await findNodes()
 if (!flags.local) {

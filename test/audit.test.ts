@@ -49,7 +49,7 @@ beforeAll(async () => {
   trail = readFileSync(path, 'utf8')
   lines = trail.trimEnd().split('\n')
   head = sha256(lines.at(-1)!)
-})
+}, 180_000)
 
 /** An edit of the trail: the new text, and the first line that is not as it was. */
 interface Edit {

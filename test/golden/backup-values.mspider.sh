@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# backup-values: Service mesh · 服务网格 (mspider), via repo
+# backup-values: Service mesh · 服务网格 (mspider)
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail

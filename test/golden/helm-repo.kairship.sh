@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# helm-repo: Multicloud management · 多云编排 (kairship), via repo
+# helm-repo: Multicloud management · 多云编排 (kairship)
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail

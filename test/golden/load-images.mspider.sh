@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# load-images: Service mesh · 服务网格 (mspider), via repo
+# load-images: Service mesh · 服务网格 (mspider)
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
@@ -39,8 +39,8 @@ EOF
 export node='{each_node}'
 # only where the node has not every image of the bundle: its image ID under its name, complete and unpacked
 # 仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包
-# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it
-# 检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致
+# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was
+# 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Uncompress the tar archive · 解压 tar 压缩包 (mspider.en.md:79-83)
 # differs from mspider.en.md:82: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
@@ -72,8 +72,8 @@ head -c 1024 /dev/zero) |
   ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
 # Tag the images · 为镜像打 tag (mspider.en.md:105-107)
-# differs from mspider.en.md:107: the manual has no command for it; a name that stands for another image is not moved without --replace-tags
-# 与 mspider.en.md:107 不同：手册没有给出命令；若该名称已指向其他镜像，不加 --replace-tags 时不会改动
+# differs from mspider.en.md:107: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
+# 与 mspider.en.md:107 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
 # where the node runs Docker
 # 若节点使用 Docker
 ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sync-images: Service mesh · 服务网格 (mspider), via repo
+# sync-images: Service mesh · 服务网格 (mspider)
 # A dry run: nothing was run. What only a real run can know is written {like_this}.
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
@@ -21,8 +21,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：../../../mspider-offline 中 mspider 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
 # only if an image of the bundle is not in 10.16.10.111/release.daocloud.io/mspider with the same image ID, or the chart is not in the chart repository
 # 仅当 10.16.10.111/release.daocloud.io/mspider 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行
-# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it
-# 检查：每一层都与其名称中的哈希一致，整个文件与随附的 sha512 一致
+# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was
+# 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml · 创建 load-image.yaml (mspider.en.md:15-67)
 # differs from mspider.en.md:27: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
