@@ -302,7 +302,9 @@ export function digestInName(name: string, where: string): string {
 /** The last path component and the tag: what charts-syncer keeps of an image's name. */
 function targetOf(source: string, where: string): string {
   const [, name, tag] =
-    /^(?:[^/\s]+\/)*([a-z0-9][a-z0-9._-]*):([\w][\w.-]{0,127})$/.exec(source) ?? []
+    /^(?:[A-Za-z0-9.-]+(?::\d+)?\/)?(?:[a-z0-9][a-z0-9._-]*\/)*([a-z0-9][a-z0-9._-]*):(\w[\w.-]{0,127})$/.exec(
+      source,
+    ) ?? []
   if (name && tag) return `${name}:${tag}`
   throw unfit(
     `${where}: ${JSON.stringify(source)} is no image reference with a tag`,
@@ -383,7 +385,7 @@ export function resolveHint(hint: string, values: unknown): string {
 }
 
 /** An image reference with what Docker leaves out: docker.io, library, :latest. */
-function full(reference: string): string {
+export function full(reference: string): string {
   const tagged = /[:@][^/]*$/.test(reference) ? reference : `${reference}:latest`
   const first = tagged.split('/')[0]!
   if (!tagged.includes('/')) return `docker.io/library/${tagged}`

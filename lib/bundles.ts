@@ -47,6 +47,7 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
           `${path} 中没有 ${charts.join('、')} 的离线包`,
         )
       }
+      fileCount = files.length
       // the download and the bundle that was unpacked beside it
       return bundles.filter(
         (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
@@ -57,7 +58,10 @@ export async function findBundles(): Promise<(Bundle | undefined)[]> {
 }
 
 /** Bundles of a directory that are damaged or unfit: told at the end, so that the others come in. */
-const badBundles: Failure[] = []
+export const badBundles: Failure[] = []
+
+/** the files that the directory has of the module */
+let fileCount = 0
 
 /** The bundle in a file; none where it is of another chart, or bad, and others stand beside it. */
 function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
@@ -66,9 +70,14 @@ function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
   } catch (error) {
     if (!(error instanceof Failure) || isAlone) throw error
     if (error instanceof OtherChart) report(`  ${basename(file)}: not taken: ${error.en}`)
-    else badBundles.push(error)
+    else addBadBundle(error)
     return []
   }
+}
+
+function addBadBundle(failure: Failure) {
+  badBundles.push(failure)
+  report(`  NOT TAKEN · 未处理: ${failure.en}`)
 }
 
 function isSameBundle(one: Bundle, other: Bundle): boolean {
@@ -97,7 +106,7 @@ export async function tellBadBundles() {
     [first, ...more].map(({ zh }) => zh).join('\n'),
     {
       ...first.details,
-      state: ['the other bundles are in', '其他离线包均已同步'],
+      state: ['the other bundles are in', '其他离线包均已处理'],
     },
   )
 }
@@ -111,17 +120,26 @@ export async function setSource(bundle: Bundle | undefined) {
 
 /**
  * Reads the whole bundle, each layer against its hash, before anything leaves this machine.
+ * @returns whether it is right; a bad one of several is told at the end
  * @throws Failure 65
  */
-export async function checkBundleContent(bundle: Bundle | undefined) {
-  await check(
+export async function checkBundleContent(bundle: Bundle | undefined): Promise<boolean> {
+  const isRight = await check(
     'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was',
     '检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致',
     async () => {
-      const read = await (begun.get(bundle!) ?? readContent(bundle!))
-      report(`  ${megabytes(read)} are read and right · 已读取并校验`)
+      try {
+        const read = await (begun.get(bundle!) ?? readContent(bundle!))
+        report(`  ${megabytes(read)} are read and right · 已读取并校验`)
+        return true
+      } catch (error) {
+        if (!(error instanceof Failure) || fileCount < 2) throw error
+        addBadBundle(error)
+        return false
+      }
     },
   )
+  return isRight ?? true
 }
 
 /** Bundles that are being read already. */

@@ -6,7 +6,7 @@ import { EXIT, Failure } from './failure.ts'
  * Writes a file so that it is either the old one or the new one, never half of it: aside, then renamed.
  * @throws Failure 73
  */
-export function writeWhole(path: string, text: string) {
+export function writeWhole(path: string, text: string | Buffer) {
   try {
     mkdirSync(dirname(path), { recursive: true })
     // two scripts of a module may write the same file at the same moment

@@ -3,7 +3,7 @@ import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository, type Release } from './inputs.ts'
 import { missingOnNode } from './in-node.ts'
-import { findNodes, writeSshConfig, type Node } from './nodes.ts'
+import { atOnce, findNodes, meaningOf, writeSshConfig, type Node } from './nodes.ts'
 import { imageIdAt, siteRegistry } from './registry.ts'
 import { stateBefore } from './releases.ts'
 import { isTest, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
@@ -168,23 +168,25 @@ async function checkNodesHave({ release }: Release) {
   await check('check: every node has these images', '检查：每个节点上都有这些镜像', async () => {
     const uses = imagesOf(objectsIn(rendered.get(release)!).filter((object) => !isTest(object)))
     const images = [...new Set(uses.map(({ image }) => image))].sort()
-    writeSshConfig(nodes as Node[])
-    const found = await Promise.all(
-      (nodes as Node[]).map((node) =>
-        inPart(node.name, async () => {
-          thisRun().variables['node'] = node.name
-          return (await missingOnNode(node, images)).map((image) => `${node.name}: ${image}`)
-        }).catch((failure: unknown) => {
+    writeSshConfig()
+    const missing: string[] = []
+    await atOnce(8, nodes as Node[], (node) =>
+      inPart(node.name, async () => {
+        thisRun().variables['node'] = node.name
+        try {
+          const lacking = await missingOnNode(node, images)
+          missing.push(...lacking.map((image) => `${node.name}: ${image}`))
+        } catch (failure) {
           if (!(failure instanceof Failure) || failure.exitCode > 128) throw failure
+          const { en, zh } = meaningOf(node, failure)
           report(
-            `NOTE · 注意: nobody looked whether ${node.name} has these images: ${failure.en}\n` +
-              `  未检查 ${node.name} 上是否有这些镜像：${failure.zh}`,
+            `NOTE · 注意: nobody looked whether ${node.name} has these images: ${en}\n` +
+              `  未检查 ${node.name} 上是否有这些镜像：${zh}`,
           )
-          return []
-        }),
-      ),
+        }
+      }),
     )
-    const missing = found.flat()
+    missing.sort()
     if (missing.length === 0) return
     throw new Failure(
       EXIT.missingInput,

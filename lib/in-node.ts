@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs'
 import { note, sha256 } from './audit.ts'
-import { digestInName, type Bundle, type BundleImage } from './bundle.ts'
+import { digestInName, full, type Bundle, type BundleImage } from './bundle.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { containerRepository } from './inputs.ts'
 import { onNode, type Node } from './nodes.ts'
@@ -22,10 +22,10 @@ export interface NodeContent {
   root: string
   free: number
   size: number
-  /** containerd's leases */
-  leases: string[]
-  /** is something being pulled right now? */
-  isPulling: boolean
+  /** containerd's leases, and when each was made, in seconds since 1970 on the node's clock */
+  leases: { id: string; created: number }[]
+  /** how far the node's clock is ahead of ours, in seconds */
+  clockAhead: number
 }
 
 /** Where the module's images are at this site: registry/repository */
@@ -41,11 +41,11 @@ export function targetReference({ target }: BundleImage): string {
 
 const ASK_CONTAINERD = `
 plugins=$(ctr --connect-timeout 5s plugins ls)
-echo '== cri'; echo "$plugins" | grep -w cri || true
-echo '== images'; ctr -n k8s.io image check
+echo '== cri'; echo "$plugins" | grep -w 'io.containerd.grpc.v1 *cri' || true
+echo '== images'; ctr -n k8s.io image check || true # it fails for an image of another platform
 echo '== content'; ctr -n k8s.io content ls
-echo '== active'; ctr -n k8s.io content active
-echo '== leases'; ctr -n k8s.io leases ls -q
+echo '== leases'; ctr -n k8s.io leases ls
+echo '== time'; date +%s
 echo '== root'
 root=$(sed -n "s/^root *= *['\\"]\\(.*\\)['\\"].*/\\1/p" /etc/containerd/config.toml 2>/dev/null) || true
 root=\${root:-/var/lib/containerd}`
@@ -65,9 +65,18 @@ root=$(docker info --format '{{.DockerRootDir}}')`
  */
 export async function askNode(node: Node, bundle: Bundle): Promise<NodeContent> {
   const isDocker = node.runtime === 'docker'
+  if (!isDocker && node.runtime !== 'containerd') {
+    throw new Failure(
+      EXIT.configuration,
+      `the node runs ${node.runtime}; the manual knows Docker and containerd`,
+      `节点的运行时为 ${node.runtime}；手册只涉及 Docker 和 containerd`,
+      { state: UNCHANGED },
+    )
+  }
   const parts = await askParts(
     node,
     `echo '== architecture'; uname -m${isDocker ? ASK_DOCKER : ASK_CONTAINERD}
+while [ ! -e "$root" ]; do root=$(dirname "$root"); done
 echo "$root"
 echo '== disk'; df -B1 --output=size,avail "$root" | tail -n 1`,
   )
@@ -85,20 +94,23 @@ echo '== disk'; df -B1 --output=size,avail "$root" | tail -n 1`,
  * @throws Failure as `askNode` does
  */
 export async function missingOnNode(node: Node, images: string[]): Promise<string[]> {
-  const list =
-    node.runtime === 'docker'
-      ? "docker image ls --format '{{.Repository}}:{{.Tag}}'"
-      : 'ctr -n k8s.io image ls -q'
-  const there = (await askParts(node, `echo '== images'; ${list}`)).get('images')!
-  return images.filter((image) => !there.includes(image))
+  const isDocker = node.runtime === 'docker'
+  const list = isDocker
+    ? "docker image ls --format '{{.Repository}}:{{.Tag}}'"
+    : 'ctr -n k8s.io image check || true'
+  const lines = (await askParts(node, `echo '== images'; ${list}`)).get('images')!
+  // what the kubelet pulled may lack its layers (discard_unpacked_layers), and works
+  const names = isDocker
+    ? lines
+    : rowsOf(lines).flatMap(({ name, unpacked }) => (unpacked ? [name] : []))
+  const there = new Set(names.map(full))
+  return images.filter((image) => !there.has(full(image)))
 }
 
 /** The answer in parts, each under its `== heading`. */
 async function askParts(node: Node, script: string): Promise<Map<string, string[]>> {
-  const text = `${[...onNode(node), 'bash -s'].join(' ')} << 'EOF'\nset -eu${script.startsWith('\n') ? '' : '\n'}${script}\nEOF`
-  const said = await answer(text).catch((failure: unknown) => {
-    throw failure instanceof Failure ? unreached(node, failure) : failure
-  })
+  const text = `${[...onNode(node), 'bash -s'].join(' ')} << 'EOF'\nexport LC_ALL=C\nset -eu${script.startsWith('\n') ? '' : '\n'}${script}\nEOF`
+  const said = await answer(text)
   const parts = new Map<string, string[]>()
   let part: string[] = []
   for (const line of said.split('\n')) {
@@ -108,72 +120,6 @@ async function askParts(node: Node, script: string): Promise<Map<string, string[
   }
   parts.forEach((each) => each.at(-1) === '' && each.pop())
   return parts
-}
-
-/** What the words of ssh, ctr and docker mean, and what to do. */
-function unreached(node: Node, failure: Failure): Failure {
-  const { said = '', command } = failure.details
-  const at = `${node.user ? `${node.user}@` : ''}${node.address}`
-  const port = node.port ? ` -p ${node.port}` : ''
-  const meanings: [RegExp, number, string, string, [string, string]?][] = [
-    [
-      /Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known/i,
-      EXIT.configuration,
-      `the host key of ${node.address} is not the one in known_hosts, or not in it`,
-      `${node.address} 的主机密钥不在 known_hosts 中，或与其不符`,
-      [
-        `compare its fingerprint, then:\nssh-keyscan${port} ${node.address} >> ${node.knownHostsFile ?? '~/.ssh/known_hosts'}`,
-        '请先核对指纹，再用上面的命令加入 known_hosts',
-      ],
-    ],
-    [
-      /Permission denied \(|Too many authentication failures|no such identity|Load key/i,
-      EXIT.notAllowed,
-      `ssh does not let us in at ${at}`,
-      `ssh 拒绝登录 ${at}`,
-      [
-        `a key without a passphrase is needed (identityFile in the site file, or an agent):\nssh-copy-id${port} ${at}`,
-        '需要无口令的密钥（站点配置中的 identityFile，或 ssh-agent）',
-      ],
-    ],
-    [
-      /sudo: /,
-      EXIT.notAllowed,
-      `the user may not use sudo without a password on ${node.name}`,
-      `该用户在 ${node.name} 上不能免密使用 sudo`,
-    ],
-    [
-      /Cannot connect to the Docker daemon|failed to dial|containerd\.sock/i,
-      /permission denied/i.test(said) ? EXIT.notAllowed : EXIT.unreachable,
-      `${node.runtime} on ${node.name} does not answer`,
-      `${node.name} 上的 ${node.runtime} 没有响应`,
-      [
-        `on ${node.name}: systemctl status ${node.runtime}`,
-        `请在 ${node.name} 上执行 systemctl status ${node.runtime}`,
-      ],
-    ],
-    [
-      /(ctr|docker): (command )?not found/,
-      EXIT.configuration,
-      `${node.name} has no ${node.runtime === 'docker' ? 'docker' : 'ctr'}: is ${node.runtime} its runtime?`,
-      `${node.name} 上没有 ${node.runtime === 'docker' ? 'docker' : 'ctr'}：其运行时是 ${node.runtime} 吗？`,
-      ['runtime in the site file says what it is', '请在站点配置中设置 runtime'],
-    ],
-    [
-      /^ssh: |Connection (refused|closed|timed out|reset)|No route to host|Could not resolve hostname|kex_exchange_identification/m,
-      EXIT.unreachable,
-      `ssh does not reach ${node.name} at ${at}${port && ` port ${node.port}`}`,
-      `ssh 无法连接 ${node.name}（${at}）`,
-      [
-        'is the node up, and are address, port and user right in the site file (nodes)?',
-        '请确认节点已启动，且站点配置 nodes 中的地址、端口、用户正确',
-      ],
-    ],
-  ]
-  const meaning = meanings.find(([words]) => words.test(said))
-  if (!meaning) return failure
-  const [, exitCode, en, zh, next] = meaning
-  return new Failure(exitCode, en, zh, { command, said, state: failure.details.state, next })
 }
 
 /** @throws Failure 65 */
@@ -226,7 +172,7 @@ function ofDocker(lines: (name: string) => string[]) {
     hasLayer: ({ diffIds }: BundleImage, index: number) =>
       chains.has(diffIds.slice(0, index + 1).join()),
     leases: [],
-    isPulling: false,
+    clockAhead: 0,
   }
 }
 
@@ -267,9 +213,11 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
     usable: new Map(ofUs.filter(({ usable }) => usable).map(withId)),
     hasLayer: ({ layers }: BundleImage, index: number) =>
       content.has(`sha256:${digestInName(layers[index]!.name, bundle.file)}`),
-    leases: lines('leases').filter(Boolean),
-    // an import's transfers are called tar-…
-    isPulling: lines('active').some((line) => /^(layer|manifest|config|index)-/.test(line)),
+    leases: lines('leases').flatMap((line) => {
+      const [, id, time] = /^([\w.:+/=-]+)\s+(\d{4}-\S+)/.exec(line) ?? []
+      return id ? [{ id, created: Date.parse(time!) / 1000 }] : []
+    }),
+    clockAhead: Number(lines('time')[0]) - Date.now() / 1000,
   }
 }
 
@@ -279,7 +227,7 @@ function rowsOf(lines: string[]) {
     const [, name, digest, status, unpacked] =
       /^(\S+)\s+\S+\s+(sha256:[0-9a-f]{64})\s+(\w+).*\s(true|false)\s*$/.exec(line) ?? []
     const usable = status === 'complete' && unpacked === 'true'
-    return name ? [{ name, digest: digest!, usable }] : []
+    return name ? [{ name, digest: digest!, usable, unpacked: unpacked === 'true' }] : []
   })
 }
 
@@ -344,7 +292,7 @@ async function askManifests(node: Node, digests: string[], known: Map<string, st
           ({ platform }: any) => platform?.os === 'linux' && platform.architecture === architecture,
         )
         if (config?.digest) known.set(of, config.digest)
-        else if (next) waiting.set(next.digest, of)
+        else if (/^sha256:[0-9a-f]{64}$/.test(next?.digest)) waiting.set(next.digest, of)
       } catch {
         // it stays unknown
       }
@@ -398,9 +346,9 @@ export function unpackedSize(file: string, layer: Member): number {
   const compression = compressionOf(file, layer)
   if (compression === '') return layer.size
   if (compression === '.zstd') return layer.size * 3 // it does not say
-  let size = bytesAt(file, layer.offset + layer.size - 4, 4).readUInt32LE()
-  while (size < layer.size * 0.99) size += 2 ** 32
-  return size
+  const size = bytesAt(file, layer.offset + layer.size - 4, 4).readUInt32LE()
+  // of several members the last one tells only its own; and 4 GiB are 0 again
+  return size < layer.size * 0.99 ? layer.size * 3 : size
 }
 
 function bytesAt(file: string, offset: number, size: number): Buffer {
@@ -417,7 +365,7 @@ export function noteContent(
   { usable }: NodeContent,
   { images }: Bundle,
   node: Node,
-  when: 'before' | 'after',
+  when: 'before' | 'again' | 'after',
 ) {
   const found = images.map((image) => [image.target, usable.get(targetReference(image)) ?? null])
   note({ event: 'node', when, node: node.name, images: Object.fromEntries(found) })

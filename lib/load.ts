@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { layersOf, type Bundle, type BundleImage } from './bundle.ts'
 import { megabytes, readAhead, setSource } from './bundles.ts'
@@ -17,12 +17,14 @@ import {
 import { aloneOnNode, lockNode, onEachNode, type Node } from './nodes.ts'
 import { check, onFailureDescribe, report, run } from './run.ts'
 import { lastTimeDone, thisRun } from './session.ts'
-import { shellLines, type ShellLines } from './shell.ts'
+import { quote, shellLines, type ShellLines } from './shell.ts'
 import { tarOf, type Region } from './tar.ts'
 
 /** What a node needs of a bundle. */
 interface Plan {
   content: NodeContent
+  /** when the node was asked, in milliseconds since 1970 */
+  askedAt: number
   /** images that are not there, or not whole */
   load: BundleImage[]
   /** images that have not their name of this site */
@@ -46,7 +48,7 @@ function planOf(bundle: Bundle, content: NodeContent): Plan {
     const found = ids.get(reference)
     return found && found !== image.id ? [{ reference, found, wanted: image.id }] : []
   })
-  return { content, load, tag, different }
+  return { content, askedAt: Date.now(), load, tag, different }
 }
 
 /**
@@ -66,12 +68,8 @@ export async function nodesThatLack(
       '仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包',
       async () => {
         // of an import that was interrupted, or is at work right now
-        if (existsSync(leasesFile(node!))) await lockNode(node)
-        const content = await askNode(node!, bundle!)
-        noteContent(content, bundle!, node!, 'before')
-        await removeLeases(content, node!)
-        const plan = planOf(bundle!, content)
-        plans.set(node!, plan)
+        if (existsSync(importsFile(node!))) await lockNode(node)
+        const plan = await makePlan(bundle!, node!, 'before')
         const { images } = bundle!
         const there = images.length - plan.tag.length
         const done = plan.tag.length === 0
@@ -87,6 +85,32 @@ export async function nodesThatLack(
   })
   if (endReading && lacking.length === 0) endReading()
   return lacking
+}
+
+/** Asks a node, cleans up after an import that was interrupted there, and plans what is to do. */
+async function makePlan(bundle: Bundle, node: Node, when: 'before' | 'again'): Promise<Plan> {
+  let content = await askNode(node, bundle)
+  if (when === 'before' && (await removeLeases(content, node)))
+    content = await askNode(node, bundle)
+  noteContent(content, bundle, node, when)
+  const plan = planOf(bundle, content)
+  plans.set(node, plan)
+  return plan
+}
+
+/** Seconds after which an answer of a node is old: tags, layers and room on its disk may have changed. */
+const FRESH = 5
+
+/**
+ * Takes the node for this run; what it said some time ago, before other nodes were loaded, is asked
+ * again.
+ * @throws Failure 75 somebody else loads images there · 78, 73 as before
+ */
+export async function takeNode(bundle: Bundle | undefined, node: Node | undefined) {
+  if (!node || !bundle) return
+  await lockNode(node)
+  if (Date.now() - plans.get(node)!.askedAt < FRESH * 1000) return
+  refuseUnfit(await makePlan(bundle, node, 'again'), bundle)
 }
 
 /** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
@@ -144,39 +168,37 @@ const workDirectory = () => join(thisRun().inputs.stateDirectory, 'load')
  * bundle follow it (offset and size of each configuration and layer, as they stand in it).
  */
 export async function setParts(bundle: Bundle | undefined, node: Node | undefined) {
-  await lockNode(node)
   await setSource(bundle)
   await check(
     'load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out',
     'load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输',
     async () => {
-      const { load, content } = plans.get(node!)!
-      const isDocker = node!.runtime === 'docker'
-      const regions: Region[] = []
-      let bytes = 0
-      for (const image of load) {
-        const layers = image.layers.filter((_, index) => !content.hasLayer(image, index))
-        for (const { entry, size } of [image.config, ...layers]) {
-          if (regions.some(({ offset }) => offset === entry.offset)) continue
-          regions.push(entry)
-          if (entry !== image.config.entry) bytes += size
-        }
-      }
-      regions.sort((one, other) => one.offset - other.offset)
-      mkdirSync(workDirectory(), { recursive: true })
-      const file = join(workDirectory(), node!.name)
-      writeFileSync(
-        `${file}.tar`,
-        tarOf(isDocker ? dockerArchive(load) : ociArchive(load, bundle!)),
-      )
-      const lines = regions.map(({ offset, size }) => `${offset} ${size}\n`)
-      writeFileSync(`${file}.parts`, lines.join(''))
-      const whole = bundle!.images.length
-      report(
-        `  ${load.length} of ${whole} images, ${megabytes(bytes)} of ${megabytes(bundle!.bytes)}`,
-      )
+      writeParts(bundle!, node!)
       onFailureDescribe(async () => describe(await askNode(node!, bundle!), bundle!, node!))
     },
+  )
+}
+
+function writeParts(bundle: Bundle, node: Node) {
+  const { load, content } = plans.get(node)!
+  const regions: Region[] = []
+  let bytes = 0
+  for (const image of load) {
+    const layers = image.layers.filter((_, index) => !content.hasLayer(image, index))
+    for (const { entry, size } of [image.config, ...layers]) {
+      if (regions.some(({ offset }) => offset === entry.offset)) continue
+      regions.push(entry)
+      if (entry !== image.config.entry) bytes += size
+    }
+  }
+  regions.sort((one, other) => one.offset - other.offset)
+  const file = join(workDirectory(), node.name)
+  const files = node.runtime === 'docker' ? dockerArchive(load) : ociArchive(load, bundle)
+  writeWhole(`${file}.tar`, tarOf(files))
+  writeWhole(`${file}.parts`, regions.map(({ offset, size }) => `${offset} ${size}\n`).join(''))
+  const [of, all] = [load.length, bundle.images.length]
+  report(
+    `  ${of} of ${all} images, ${megabytes(bytes)} of ${megabytes(bundle.bytes)} · 传输 ${of}/${all} 个镜像`,
   )
 }
 
@@ -222,50 +244,80 @@ export function mustLoad(node: Node | undefined): boolean {
 
 /**
  * Loads, and leaves nothing behind. An import of containerd that is killed leaves a lease, which keeps
- * what it has transferred for 24 hours: the leases that there were before it are written down, so that
- * the next run can tell which is the import's. And the first import after it may not find what the
- * killed one has removed (`content digest … not found`), the second does.
+ * what it has transferred for 24 hours: when an import begins is written down, so that the next run can
+ * tell its lease from those of others. And what was there when the node was asked may be gone when it
+ * is needed (`content digest … not found`; so too once after an import that was killed): then the node
+ * is asked again, and gets what it lacks now.
  */
 export async function withoutLeftovers(
+  bundle: Bundle | undefined,
   node: Node | undefined,
   load: () => Promise<unknown>,
 ): Promise<void> {
-  if (!node) return void (await load())
-  const { content } = plans.get(node)!
-  writeWhole(leasesFile(node), JSON.stringify(content.leases))
+  if (!node || !bundle) return void (await load())
+  const before = importsOf(node)
   try {
+    noteImport(node)
     await load().catch(async (failure: unknown) => {
       const said = failure instanceof Failure ? failure.details.said : undefined
-      // another loader is at work: what it leaves is not ours
-      if (failure instanceof Failure && failure.exitCode === EXIT.tryLater) rmSync(leasesFile(node))
       if (!/content digest sha256:\w+: not found/.test(said ?? '')) throw failure
-      report('  once more: it looked for content of an import that was killed · 重试一次')
+      report(
+        '  something that was there has gone: the node is asked again · 节点内容已变化，重新查询后再试',
+      )
+      await makePlan(bundle, node, 'again')
+      writeParts(bundle, node)
+      onFailureDescribe(async () => describe(await askNode(node, bundle), bundle, node))
+      noteImport(node)
       return load()
     })
-    rmSync(leasesFile(node))
+    setImports(node, before)
+  } catch (failure) {
+    // another loader is at work: what it leaves is not ours
+    if (failure instanceof Failure && failure.exitCode === EXIT.tryLater) setImports(node, before)
+    throw failure
   } finally {
     removeArchive(node)
   }
 }
 
-/** The leases that there were before an import that has not ended well. */
-const leasesFile = ({ name }: Node) => join(workDirectory(), `${name}.leases`)
+/** When imports began that have not ended well, in seconds since 1970 on the node's clock. */
+const importsFile = ({ name }: Node) => join(workDirectory(), `${name}.imports`)
 
-/** Removes the leases of an import that was interrupted: those that were not there before it. */
-async function removeLeases({ leases, isPulling }: NodeContent, node: Node) {
-  const file = leasesFile(node)
-  if (!existsSync(file) || isPulling) return
-  const before: string[] = JSON.parse(readFileSync(file, 'utf8'))
-  const left = leases.filter((lease) => !before.includes(lease))
-  if (left.length > 0) {
+function importsOf(node: Node): number[] {
+  const file = importsFile(node)
+  return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : []
+}
+
+function setImports(node: Node, begins: number[]) {
+  if (begins.length > 0) writeWhole(importsFile(node), JSON.stringify(begins))
+  else rmSync(importsFile(node), { force: true })
+}
+
+function noteImport(node: Node) {
+  const { clockAhead } = plans.get(node)!.content
+  setImports(node, [...importsOf(node), Math.floor(Date.now() / 1000 + clockAhead)])
+}
+
+/**
+ * Removes the leases of imports that were interrupted: ctr makes one when it begins.
+ * @returns whether there were some
+ */
+async function removeLeases({ leases }: NodeContent, node: Node): Promise<boolean> {
+  const begins = importsOf(node)
+  if (begins.length === 0) return false
+  const ours = leases.filter(({ created }) =>
+    begins.some((begin) => created >= begin - 2 && created <= begin + 15),
+  )
+  if (ours.length > 0) {
     report(
       '  an import was interrupted here: its leases are removed · 上次导入被中断，清理其 lease',
     )
     await run`
-${aloneOnNode(node)} ctr -n k8s.io leases rm --sync ${shellLines(left.join(' '))}`
+${aloneOnNode(node)} ctr -n k8s.io leases rm --sync ${shellLines(ours.map(({ id }) => quote(id)).join(' '))}`
   }
-  rmSync(file)
+  setImports(node, [])
   removeArchive(node)
+  return ours.length > 0
 }
 
 const removeArchive = ({ name }: Node) => {
@@ -279,7 +331,7 @@ const removeArchive = ({ name }: Node) => {
  */
 export function tagCommands(tag: string, node: Node | undefined): ShellLines {
   const images = node
-    ? plans.get(node)!.tag.map((image) => [image.source, targetReference(image)])
+    ? plans.get(node)!.tag.map((image) => [quote(image.source), quote(targetReference(image))])
     : [['{name_in_the_bundle}', `${imagePlace()}/{name}:{tag}`]]
   const lines = images
     .filter(([source, target]) => source !== target)

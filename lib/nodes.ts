@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
 import { join } from 'node:path'
 import { closest } from 'fastest-levenshtein'
@@ -10,6 +10,7 @@ import { type NodeSettings } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
 import { answer, ask, check, exportVariable, report } from './run.ts'
+import { badBundles } from './bundles.ts'
 import { inPart, result, thisRun } from './session.ts'
 import { shellLines, type ShellLines } from './shell.ts'
 
@@ -22,6 +23,9 @@ export interface Node extends NodeSettings {
 }
 
 export type Runtime = 'containerd' | 'docker'
+
+/** all that the site file, or the cluster, lists */
+let known: Node[] = []
 
 /**
  * The nodes: those that the site file lists, else all that the cluster lists; with --node one of them;
@@ -47,6 +51,7 @@ export async function findNodes(): Promise<(Node | undefined)[]> {
       const all = list
         ? list.map((each): Node => ({ runtime: 'containerd', ...settings, ...each }))
         : await nodesOfCluster(settings)
+      known = all
       const names = all.map(({ name }) => name)
       const nodes = flags.node ? all.filter(({ name }) => name === flags.node) : all
       if (nodes.length === 0) {
@@ -107,41 +112,40 @@ function refuseMissingKey(name: string, identityFile?: string) {
   )
 }
 
-/** @throws Failure as `answer` does, and 78 where a node has another runtime */
+/**
+ * What a kubelet says of its node is not believed: names and addresses come into commands.
+ * @throws Failure as `answer` does, and 78 where a name or an address is none
+ */
 async function nodesOfCluster(settings: NodeSettings): Promise<Node[]> {
   const { items } = JSON.parse(await answer('kubectl get nodes -o json --request-timeout=20s'))
   const linux = items.filter(({ status }: any) => status.nodeInfo.operatingSystem === 'linux')
   return linux.map(({ metadata, status }: any): Node => {
     const { name } = metadata
-    const address = (type: string) =>
-      status.addresses?.find((each: any) => each.type === type)?.address
-    const version: string = status.nodeInfo.containerRuntimeVersion
-    const runtime = version.split(':')[0]!
-    if (runtime !== 'containerd' && runtime !== 'docker') {
+    const found = status.addresses?.find(({ type }: any) => type === 'InternalIP')
+    const address: string = found?.address ?? name
+    if (!/^[a-z0-9][a-z0-9.-]*$/.test(name) || !/^[A-Za-z0-9.:-]+$/.test(address)) {
       throw new Failure(
         EXIT.configuration,
-        `the node ${name} runs ${version}; the manual knows Docker and containerd`,
-        `节点 ${name} 的运行时为 ${version}；手册只涉及 Docker 和 containerd`,
-        {
-          state: UNCHANGED,
-          next: [
-            'name the nodes that run one of these in the site file: nodes: {list: …}',
-            '请在站点配置的 nodes: {list: …} 中只列出使用这两种运行时的节点',
-          ],
-        },
+        `the cluster has a node ${JSON.stringify(name)} with the address ${JSON.stringify(address)}: that is no address`,
+        `集群中节点 ${JSON.stringify(name)} 的地址 ${JSON.stringify(address)} 无效`,
+        { state: UNCHANGED },
       )
     }
-    return { ...settings, name, address: address('InternalIP') ?? name, runtime }
+    const runtime: string = status.nodeInfo.containerRuntimeVersion
+    return { ...settings, name, address, runtime: runtime.split(':')[0] as Runtime }
   })
 }
 
 /** Writes `ssh_config`, for questions of a script that changes nothing on the nodes. */
-export function writeSshConfig(nodes: Node[]) {
-  writeWhole(join(thisRun().inputs.stateDirectory, 'ssh_config'), `${sshConfig(nodes).lines}\n`)
+export function writeSshConfig() {
+  writeWhole(join(thisRun().inputs.stateDirectory, 'ssh_config'), `${sshConfig().lines}\n`)
 }
 
-/** How ssh reaches the nodes; what the site file does not say is as in the operator's own configuration. */
-export function sshConfig(nodes: (Node | undefined)[]): ShellLines {
+/**
+ * How ssh reaches the nodes, all that are listed; what the site file does not say is as in the
+ * operator's own configuration, but nothing that would ask, or lead through another connection.
+ */
+export function sshConfig(): ShellLines {
   const settings = thisRun().inputs.site.nodes ?? {}
   const inDryRun: Node = {
     ...settings,
@@ -151,17 +155,14 @@ export function sshConfig(nodes: (Node | undefined)[]): ShellLines {
   }
   const option = (name: string, value?: string | number) =>
     value === undefined ? [] : [`  ${name} ${value}`]
-  const lines = nodes.flatMap((node) => {
-    const { name, address, user, port, identityFile, knownHostsFile } = node ?? inDryRun
-    return [
-      `Host ${name}`,
-      ...option('HostName', address),
-      ...option('User', user),
-      ...option('Port', port),
-      ...option('IdentityFile', identityFile),
-      ...option('UserKnownHostsFile', knownHostsFile),
-    ]
-  })
+  const lines = (thisRun().dryRun ? [inDryRun] : known).flatMap((node) => [
+    `Host ${node.name}`,
+    ...option('HostName', node.address),
+    ...option('User', node.user),
+    ...option('Port', node.port),
+    ...option('IdentityFile', node.identityFile),
+    ...option('UserKnownHostsFile', node.knownHostsFile),
+  ])
   return shellLines(
     [
       ...lines,
@@ -172,6 +173,11 @@ export function sshConfig(nodes: (Node | undefined)[]): ShellLines {
       '  ServerAliveInterval 15',
       '  ServerAliveCountMax 4',
       '  ControlMaster no',
+      '  ControlPath none',
+      '  RequestTTY no',
+      '  ClearAllForwardings yes',
+      '  IgnoreUnknown RemoteCommand',
+      '  RemoteCommand none',
       '  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr,chacha20-poly1305@openssh.com',
       '  LogLevel ERROR',
       '  Include ~/.ssh/config',
@@ -180,11 +186,17 @@ export function sshConfig(nodes: (Node | undefined)[]): ShellLines {
   )
 }
 
+/** sudo's own PATH may lack /usr/local/bin, where kubespray installs ctr. */
+const NODE_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
 /** The words before a command that is to run on a node: nothing for the machine that one stands on. */
 export function onNode(node: Node | undefined): string[] {
   const { site, flags } = thisRun().inputs
   const sudo = (node ?? site.nodes)?.sudo
-  return [...(flags.local ? [] : ['ssh -F ssh_config $node']), ...(sudo ? ['sudo -n'] : [])]
+  return [
+    ...(flags.local ? [] : ['ssh -F ssh_config $node']),
+    ...(sudo ? [`sudo -n env PATH=${NODE_PATH}`] : []),
+  ]
 }
 
 /** The same for a command that changes something there: one at a time on a node, whoever runs it. */
@@ -213,24 +225,37 @@ export async function onEachNode(
   }
   const waiting = (nodes as Node[]).filter((node) => !failures.has(node))
   const chosen = new Set<Node>()
-  const worker = async () => {
-    for (let node = waiting.shift(); node && !endingFailure(); node = waiting.shift()) {
-      const each = node
+  await atOnce(inputs.flags.parallel, waiting, async (node) => {
+    await inPart(node.name, async () => {
+      thisRun().variables['node'] = node.name
       try {
-        await inPart(each.name, async () => {
-          thisRun().variables['node'] = each.name
-          if (await work(each)) chosen.add(each)
-        })
+        if (await work(node)) chosen.add(node)
       } catch (failure) {
         if (!(failure instanceof Failure)) throw failure
-        failures.set(each, failure)
-        report(`${each.name}: FAILED · 失败: ${failure.en}`)
+        const told = meaningOf(node, failure)
+        failures.set(node, told)
+        report(`FAILED · 失败: ${told.en}`)
+      } finally {
+        unlockNode(node)
       }
-    }
-  }
-  await Promise.all(Array.from({ length: inputs.flags.parallel }, worker))
+    })
+  })
   if (endingFailure()) throw failureOf(nodes as Node[])
   return (nodes as Node[]).filter((node) => chosen.has(node))
+}
+
+/**
+ * Does some work for each item, so many at once; after a signal no more is begun.
+ * @throws what `work` throws, when all that was begun has ended
+ */
+export async function atOnce<T>(count: number, items: T[], work: (item: T) => Promise<void>) {
+  const waiting = [...items]
+  const workers = Array.from({ length: count }, async () => {
+    for (let item = waiting.shift(); item && !endingFailure(); item = waiting.shift())
+      await work(item)
+  })
+  await Promise.allSettled(workers)
+  await Promise.all(workers)
 }
 
 /** the descriptors of the locks of nodes */
@@ -245,6 +270,96 @@ export async function lockNode(node: Node | undefined) {
   const descriptor = locked.get(node) ?? lock(target, holder)
   locked.set(node, descriptor)
   locks.push(descriptor)
+}
+
+function unlockNode(node: Node) {
+  const descriptor = locked.get(node)
+  if (descriptor !== undefined) closeSync(descriptor)
+  locked.delete(node)
+}
+
+/** What the words of ssh, ctr and docker mean, and what to do. */
+export function meaningOf(node: Node, failure: Failure): Failure {
+  const { said = '', command } = failure.details
+  const at = `${node.user ? `${node.user}@` : ''}${node.address}`
+  const port = node.port ? ` -p ${node.port}` : ''
+  const meanings: [RegExp, number, string, string, [string, string]?][] = [
+    [
+      /Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known/i,
+      EXIT.configuration,
+      `the host key of ${node.address} is not the one in known_hosts, or not in it`,
+      `${node.address} 的主机密钥不在 known_hosts 中，或与其不符`,
+      [
+        `compare its fingerprint, then:\nssh-keyscan${port} ${node.address} >> ${node.knownHostsFile ?? '~/.ssh/known_hosts'}`,
+        '请先核对指纹，再用上面的命令加入 known_hosts',
+      ],
+    ],
+    [
+      /Permission denied \(|Too many authentication failures|no such identity|Load key/i,
+      EXIT.notAllowed,
+      `ssh does not let us in at ${at}`,
+      `ssh 拒绝登录 ${at}`,
+      [
+        `a key without a passphrase is needed (identityFile in the site file, or an agent):\nssh-copy-id${port} ${at}`,
+        '需要无口令的密钥（站点配置中的 identityFile，或 ssh-agent）',
+      ],
+    ],
+    [
+      /sudo: /,
+      EXIT.notAllowed,
+      `the user may not use sudo without a password on ${node.name}`,
+      `该用户在 ${node.name} 上不能免密使用 sudo`,
+    ],
+    [
+      /permission denied.*(docker|containerd)|(docker|containerd).*permission denied/i,
+      EXIT.notAllowed,
+      `the user may not use ${node.runtime} on ${node.name}`,
+      `该用户无权使用 ${node.name} 上的 ${node.runtime}`,
+      [
+        'nodes in the site file: user: root, or sudo: true',
+        '站点配置 nodes：user: root，或 sudo: true',
+      ],
+    ],
+    [
+      /Cannot connect to the Docker daemon|failed to dial|containerd\.sock/i,
+      EXIT.unreachable,
+      `${node.runtime} on ${node.name} does not answer`,
+      `${node.name} 上的 ${node.runtime} 没有响应`,
+      [
+        `on ${node.name}: systemctl status ${node.runtime}`,
+        `请在 ${node.name} 上执行 systemctl status ${node.runtime}`,
+      ],
+    ],
+    [
+      /(ctr|docker): (command )?not found/,
+      EXIT.configuration,
+      `${node.name} has no ${node.runtime === 'docker' ? 'docker' : 'ctr'}: is ${node.runtime} its runtime?`,
+      `${node.name} 上没有 ${node.runtime === 'docker' ? 'docker' : 'ctr'}：其运行时是 ${node.runtime} 吗？`,
+      ['runtime in the site file says what it is', '请在站点配置中设置 runtime'],
+    ],
+    [
+      /^ssh: |Connection (refused|closed|timed out|reset)|closed by remote host|Broken pipe|No route to host|Could not resolve hostname|kex_exchange_identification/m,
+      EXIT.unreachable,
+      `ssh does not reach ${node.name} at ${at}${port && ` port ${node.port}`}`,
+      `ssh 无法连接 ${node.name}（${at}）`,
+      [
+        'is the node up, and are address, port and user right in the site file (nodes)?',
+        '请确认节点已启动，且站点配置 nodes 中的地址、端口、用户正确',
+      ],
+    ],
+  ]
+  if (failure.exitCode > 128) return failure
+  // ssh's own exit code, whatever it said
+  const isOfSsh = /exit code 255$/.test(failure.en)
+  const isSilent = failure.exitCode === EXIT.unreachable && !said.trim()
+  const meaning =
+    meanings.find(([words]) => words.test(said)) ??
+    (isOfSsh || isSilent ? meanings.at(-1) : undefined)
+  if (!meaning) return failure
+  const [, exitCode, en, zh, next] = meaning
+  const told = new Failure(exitCode, en, zh, { command, said, state: failure.details.state, next })
+  told.step = failure.step
+  return told
 }
 
 /** The line of a command that is run on the node. */
@@ -265,6 +380,7 @@ export async function tellBadNodes(nodes: (Node | undefined)[]) {
     nodes: all.map((node) => ({ name: node.name, failure: failures.get(node)?.en ?? null })),
   })
   if (failures.size > 0) throw failureOf(all)
+  if (badBundles.length > 0) return // told next
   report(
     `${all.length} of ${all.length} nodes have every image · ${all.length} 个节点均已具备全部镜像`,
   )
@@ -276,7 +392,8 @@ function failureOf(nodes: Node[]): Failure {
   const all = bad.map((node) => failures.get(node)!)
   const interruption = endingFailure()
   const mayPass: number[] = [EXIT.unreachable, EXIT.tryLater]
-  const first = all.find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]
+  const first =
+    [...all, ...badBundles].find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]
   const { exitCode } = interruption ?? first!
   const each = (text: (failure: Failure) => string | undefined) =>
     bad.flatMap(({ name }, index) => {
@@ -284,7 +401,8 @@ function failureOf(nodes: Node[]): Failure {
       return said ? [said.replace(/^/gm, `${name}: `)] : []
     })
   const [of, done] = [nodes.length, nodes.length - bad.length]
-  const reasons = (text: (failure: Failure) => string) => (interruption ? [] : each(text))
+  const reasons = (text: (failure: Failure) => string) =>
+    interruption ? [] : [...each(text), ...badBundles.map(text)]
   const failure = new Failure(
     exitCode,
     [interruption?.en ?? `${bad.length} of ${of} nodes failed:`, ...reasons(({ en }) => en)].join(

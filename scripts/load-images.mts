@@ -12,6 +12,7 @@ import {
   nodesThatLack,
   setParts,
   tagCommands,
+  takeNode,
   withoutLeftovers,
 } from '../lib/load.ts'
 import { imagePlace } from '../lib/in-node.ts'
@@ -37,18 +38,20 @@ const bundles = await findBundles()
 const nodes = await findNodes()
 if (!flags.local) {
   await run`
-cat > ssh_config << 'EOF'
-${sshConfig(nodes)}
-EOF`
+cat > ssh_config.$$ << 'EOF'
+${sshConfig()}
+EOF
+mv ssh_config.$$ ssh_config`
 }
 
 for (const bundle of bundles) {
   const lacking = await nodesThatLack(bundle, nodes)
   if (lacking.length === 0) continue
-  await checkBundleContent(bundle)
+  if (lacking.some(mustLoad) && !(await checkBundleContent(bundle))) continue
 
   // "Each node needs to perform the Docker or containerd image loading operation."
   await onEachNode(lacking, async (node) => {
+    await takeNode(bundle, node)
     if (mustLoad(node)) {
       step('unpack-bundle')
       await setParts(bundle, node)
@@ -57,6 +60,7 @@ for (const bundle of bundles) {
       if (node?.runtime !== 'containerd') {
         say('where the node runs Docker', '若节点使用 Docker')
         await withoutLeftovers(
+          bundle,
           node,
           () => run`
 (cat load/$node.tar
@@ -70,6 +74,7 @@ head -c 1024 /dev/zero) |
       if (node?.runtime !== 'docker') {
         say('where the node runs containerd', '若节点使用 containerd')
         await withoutLeftovers(
+          bundle,
           node,
           () => run`
 (cat load/$node.tar
@@ -99,7 +104,7 @@ EOF`
       const said = await run`
 ${aloneOnNode(node)} bash -e -s << 'EOF'
 ${tagCommands('ctr -n k8s.io image tag --force', node)}
-ctr -n k8s.io image check ${`name~="^${imagePlace()}/"`}
+ctr -n k8s.io image check ${`name~="^${imagePlace()}/"`} || true
 EOF`
       await checkLoaded(bundle, node, said)
     }

@@ -35,7 +35,7 @@ await lockRepository()
 
 for (const bundle of await findBundles()) {
   if (await isInPlace(bundle)) continue
-  await checkBundleContent(bundle)
+  if (!(await checkBundleContent(bundle))) continue
 
   step('load-image-yaml')
   await setBundle(bundle)

@@ -1,12 +1,20 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { processesOf } from './interruptions.ts'
 import { lab } from './lab-site.ts'
-import { allOn, load, machine, newBundle, nothingLeft, siteOf, type Machine } from './load-site.ts'
+import {
+  allOn,
+  importOn,
+  load,
+  machine,
+  newBundle,
+  nothingLeft,
+  siteOf,
+  type Machine,
+} from './load-site.ts'
 import { ROOT, scriptEnv } from './run-script.ts'
 
 let machines: Machine[]
@@ -14,23 +22,6 @@ let machines: Machine[]
 beforeAll(async () => {
   machines = await Promise.all([machine(), machine()])
 })
-
-/** The import that is at work on a machine. */
-function importOn({ containerdSocket }: Machine): number | undefined {
-  const namespace = (pid: number | string) => readlinkSync(`/proc/${pid}/ns/mnt`)
-  const own = namespace(containerdSocket.split('/')[2]!)
-  return readdirSync('/proc')
-    .map(Number)
-    .filter(Boolean)
-    .find((pid) => {
-      try {
-        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-        return command === 'ctr\0-n\0k8s.io\0image\0import\0-\0' && namespace(pid) === own
-      } catch {
-        return false // it has just ended
-      }
-    })
-}
 
 const seed = Number(process.env['SEED'] ?? 20261121)
 // KILLS=n makes it shorter while one works on the tests

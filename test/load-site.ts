@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { parse, stringify } from 'yaml'
@@ -45,6 +45,23 @@ export function siteOf(machines: Machine[], changes: object = {}) {
 /** Loads on the cluster's own nodes, one test at a time. */
 export const onTheNodes = (work: () => Promise<Result>): Promise<Result> =>
   alone(`${lab.directory}/loading`, work)
+
+/** The import that is at work on a machine. */
+export function importOn({ containerdSocket }: Machine): number | undefined {
+  const namespace = (pid: number | string) => readlinkSync(`/proc/${pid}/ns/mnt`)
+  const own = namespace(containerdSocket.split('/')[2]!)
+  return readdirSync('/proc')
+    .map(Number)
+    .filter(Boolean)
+    .find((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+        return command === 'ctr\0-n\0k8s.io\0image\0import\0-\0' && namespace(pid) === own
+      } catch {
+        return false // it has just ended
+      }
+    })
+}
 
 /** Changes `nodes` of a site file. */
 export function changeNodes({ site }: { site: string }, change: (nodes: any) => void) {

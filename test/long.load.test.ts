@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { processesOf } from './interruptions.ts'
 import { startProcess, stopProcess } from './lab/lab.ts'
@@ -13,10 +13,12 @@ import {
   docker,
   idsOn,
   imagesIn,
+  importOn,
   listed,
   load,
   machine,
   newBundle,
+  nothingLeft,
   siteOf,
   type Machine,
 } from './load-site.ts'
@@ -339,7 +341,8 @@ test('with sudo: true every command on the node is run with sudo, which asks for
   const result = await load(site, bundle)
   expect(result.exitCode, result.output).toBe(0)
   await allOn(one, bundle, site)
-  for (const { command } of changes(site.state)) expect(command).toMatch(/\$node sudo -n flock/)
+  for (const { command } of changes(site.state))
+    expect(command).toMatch(/\$node sudo -n env PATH=\S+ flock/)
 })
 
 test('two that load on one node at the same time: the second ends with 75 and names the first', async () => {
@@ -376,4 +379,164 @@ test('--json says what became of each node; --quiet says nothing', async () => {
     exitCode: 0,
     nodes: [{ name: one.name, failure: null }],
   })
+})
+
+describe('what a node, a bundle or the cluster says comes into no shell', () => {
+  test('an image name in a bundle: 65', async () => {
+    const registry = 'v$(touch${IFS}pwned)x'
+    const site = siteOf([one])
+    const result = await load(site, newBundle(100, { registry }))
+    expect(result.exitCode, result.output).toBe(65)
+    expect(result.stderr).toContain('is no image reference with a tag')
+    expect(changes(site.state)).toEqual([])
+  })
+
+  test('the name of a lease on a node: it is not ours, and stays', async () => {
+    const site = siteOf([one])
+    const bundle = newBundle()
+    expect((await load(site, bundle)).exitCode).toBe(0)
+    const pwned = join(temporaryDirectory(), 'pwned')
+    const id = '$(touch${IFS}' + pwned + ')'
+    await ctr(one, 'leases', 'create', '--id', id)
+    onTestFinished(async () => void (await ctr(one, 'leases', 'rm', id)))
+    rememberImport(site.state, Date.now())
+    const result = await load(site, bundle)
+    expect(result.exitCode, result.output).toBe(0)
+    expect(existsSync(pwned)).toBe(false)
+    expect(await ctr(one, 'leases', 'ls', '-q')).toContain(id)
+  })
+
+  test('the address that a kubelet says of its node: 78', async () => {
+    const standIn = join(temporaryDirectory(), 'stand-in-of-a-cluster-with-a-bad-node')
+    mkdirSync(standIn)
+    const pwned = join(standIn, 'pwned')
+    const nodes = JSON.stringify({
+      items: [
+        {
+          metadata: { name: 'node1' },
+          status: {
+            addresses: [
+              { type: 'InternalIP', address: `127.0.0.1\nEOF\ntouch ${pwned}\ncat << 'EOF'` },
+            ],
+            nodeInfo: { operatingSystem: 'linux', containerRuntimeVersion: 'containerd://1.6.20' },
+          },
+        },
+      ],
+    })
+    writeFileSync(join(standIn, 'nodes.json'), nodes)
+    const kubectl = `#!/bin/sh
+case "$*" in
+  *current-context*) echo lab ;;
+  *kube-system*) echo an-uid ;;
+  version*) echo '{"serverVersion":{"gitVersion":"v1.33.4"}}' ;;
+  *"get nodes"*) cat ${standIn}/nodes.json ;;
+esac
+`
+    writeFileSync(join(standIn, 'kubectl'), kubectl, { mode: 0o755 })
+    const site = siteOf([one])
+    changeNodes(site, (nodes) => delete nodes.list)
+    const result = await load(site, newBundle(), [], { PATH: `${standIn}:${lab.env['PATH']}` })
+    expect(result.exitCode, result.output).toBe(78)
+    expect(result.stderr).toContain('that is no address')
+    expect(existsSync(pwned)).toBe(false)
+  })
+})
+
+/** As if an import had begun on the first machine then, and been killed. */
+function rememberImport(state: string, begin: number) {
+  const file = join(state, `skoala/load/${one.name}.imports`)
+  writeFileSync(file, JSON.stringify([Math.floor(begin / 1000)]))
+}
+
+test('of the leases on a node only that of the interrupted import is removed', async () => {
+  const site = siteOf([one])
+  const bundle = newBundle()
+  expect((await load(site, bundle)).exitCode).toBe(0)
+  const leases = () => ctr(one, 'leases', 'ls', '-q')
+  await ctr(one, 'leases', 'create', '--id', 'of-now')
+  rememberImport(site.state, Date.now() - 3_600_000)
+  expect((await load(site, bundle)).exitCode).toBe(0)
+  expect(await leases()).toContain('of-now')
+  rememberImport(site.state, Date.now())
+  const result = await load(site, bundle)
+  expect(result.exitCode, result.output).toBe(0)
+  expect(await leases()).not.toContain('of-now')
+  nothingLeft(site)
+})
+
+test('an image of somebody else that containerd cannot check does not matter', async () => {
+  const foreign = newBundle(100)
+  const archive = join(temporaryDirectory(), 'images.tar')
+  await runProgram('bash', ['-c', `tar -xOf "$0" images.tar > "$1"`, foreign, archive])
+  await ctr(other, 'image', 'import', archive)
+  const [[name, config]] = Object.entries(await imagesIn(foreign)) as [[string, string]]
+  await ctr(other, 'content', 'rm', config)
+  // the CRI plugin lists it under its ID too
+  onTestFinished(async () => void (await ctr(other, 'image', 'rm', name, config)))
+  await expect(ctr(other, 'image', 'check')).rejects.toThrow()
+  const site = siteOf([other])
+  const bundle = newBundle()
+  const result = await load(site, bundle)
+  expect(result.exitCode, result.output).toBe(0)
+})
+
+test('a node whose turn comes late is asked again: a tag that was set meanwhile is not moved', async () => {
+  const site = siteOf([one, other])
+  const old = newBundle()
+  expect((await load(siteOf([other]), old)).exitCode).toBe(0)
+  const bundle = newBundle(8_000_000)
+  const running = load(site, bundle, ['--parallel', '1'])
+  let pid: number | undefined
+  await vi.waitFor(() => expect((pid = importOn(one))).toBeDefined(), {
+    timeout: 60_000,
+    interval: 5,
+  })
+  process.kill(pid!, 'SIGSTOP')
+  const [source, id] = Object.entries(await imagesIn(old))[0]!
+  const target = `${site.place}/skoala-api:v0.14.0`
+  await ctr(other, 'image', 'tag', source, target)
+  await new Promise((done) => setTimeout(done, 6000))
+  process.kill(pid!, 'SIGCONT')
+  const result = await running
+  expect(result.exitCode, result.output).toBe(78)
+  expect(result.stderr).toContain(`${target}  is ${id}`)
+  await allOn(one, bundle, site)
+  expect((await idsOn(other))[target]).toBe(id)
+})
+
+test('two runs of one module, each for a node of its own, do not disturb each other', async () => {
+  const site = siteOf([one, other])
+  const bundle = newBundle(8_000_000)
+  const [first, second] = await Promise.all([
+    load(site, bundle, ['--node', one.name]),
+    load(site, bundle, ['--node', other.name]),
+  ])
+  expect(first.exitCode, first.output).toBe(0)
+  expect(second.exitCode, second.output).toBe(0)
+  await allOn(one, bundle, site)
+  await allOn(other, bundle, site)
+})
+
+test('of two bundles one has a damaged layer: the other is loaded, and the run ends with 65', async () => {
+  const site = siteOf([one])
+  const good = newBundle()
+  const bad = newBundle(100_000, { version: '0.15.0' })
+  const data = readFileSync(bad)
+  data[Math.floor(data.length / 2)]! ^= 4
+  const file = join(dirname(good), 'skoala-0.15.0.bundle.tar')
+  writeFileSync(file, data)
+  const result = await load(site, dirname(good))
+  expect(result.exitCode, result.output).toBe(65)
+  expect(result.stdout).toMatch(/NOT TAKEN · 未处理: .*does not have the hash in its name/)
+  expect(result.stderr).toContain('the other bundles are in')
+  await allOn(one, good, site)
+})
+
+test('what cannot be written on this machine: 73, and no node is changed', async () => {
+  const site = siteOf([one])
+  mkdirSync(join(site.state, 'skoala'), { recursive: true })
+  writeFileSync(join(site.state, 'skoala/load'), '')
+  const result = await load(site, newBundle())
+  expect(result.exitCode, result.output).toBe(73)
+  expect(changes(site.state)).toEqual([])
 })

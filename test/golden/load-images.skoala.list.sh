@@ -19,7 +19,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：/media/skoala-offline 中 skoala 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
 # which nodes: all that the site file lists
 # 节点：站点配置中列出的全部节点
-cat > ssh_config << 'EOF'
+cat > ssh_config.$$ << 'EOF'
 Host {each_node}
   HostName {its_address}
   User ops
@@ -32,11 +32,17 @@ Host *
   ServerAliveInterval 15
   ServerAliveCountMax 4
   ControlMaster no
+  ControlPath none
+  RequestTTY no
+  ClearAllForwardings yes
+  IgnoreUnknown RemoteCommand
+  RemoteCommand none
   Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr,chacha20-poly1305@openssh.com
   LogLevel ERROR
   Include ~/.ssh/config
   Include /etc/ssh/ssh_config
 EOF
+mv ssh_config.$$ ssh_config
 export node='{each_node}'
 # only where the node has not every image of the bundle: its image ID under its name, complete and unpacked
 # 仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包
@@ -64,7 +70,7 @@ while read -r offset size; do
   dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
 done < load/$node.parts
 head -c 1024 /dev/zero) |
-  ssh -F ssh_config $node sudo -n flock -n -E 75 /run/lock/dce-upgrade-load.lock docker load
+  ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock docker load
 # where the node runs containerd
 # 若节点使用 containerd
 (cat load/$node.tar
@@ -72,14 +78,14 @@ while read -r offset size; do
   dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
 done < load/$node.parts
 head -c 1024 /dev/zero) |
-  ssh -F ssh_config $node sudo -n flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
+  ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
 # Tag the images · 为镜像打 tag (skoala.en.md:106-108, skoala.zh.md:97-100)
 # differs from skoala.en.md:108, skoala.zh.md:100: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
 # 与 skoala.en.md:108, skoala.zh.md:100 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
 # where the node runs Docker
 # 若节点使用 Docker
-ssh -F ssh_config $node sudo -n flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
+ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
 docker tag {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
 docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference='10.16.10.111/release.daocloud.io/skoala/*'
 EOF
@@ -87,9 +93,9 @@ EOF
 # 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包
 # where the node runs containerd
 # 若节点使用 containerd
-ssh -F ssh_config $node sudo -n flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
+ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
 ctr -n k8s.io image tag --force {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
-ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"'
+ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"' || true
 EOF
 # check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
 # 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包

