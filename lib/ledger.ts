@@ -5,12 +5,26 @@ import { type Module } from './inputs.ts'
 
 /** A step of a manual: what modules/schemas/manual.schema.json says of it. */
 interface LedgerStep {
-  step: string
+  step: StepName
   via?: Via
   en: string
   zh: string
   lines?: string
-  differs?: { line: string; en: string; zh: string }[]
+}
+
+/** Why we run something else than the manual prints. */
+export type Reason =
+  'misprint' | 'unsafe' | 'ambiguous' | 'unstated' | 'efficient' | 'alternative' | 'value'
+
+/** A line of a manual, or some: what it is, who carries it out, and what is run for it. */
+export interface LedgerRow {
+  lines: string
+  is: 'command' | 'file' | 'output' | 'remark' | 'blank' | 'prose'
+  text: string
+  step?: StepName
+  via?: Via
+  run?: string[]
+  differs?: { line?: string; reason: Reason; en: string; zh: string }[]
 }
 
 /** The steps that the ledgers know. */
@@ -36,14 +50,44 @@ export interface Heading {
   differs: { where: string; en: string; zh: string }[]
 }
 
-interface Ledger {
+export interface Ledger {
   manual: string | null
   steps: LedgerStep[]
+  rows?: LedgerRow[]
+  commands?: {
+    script: string
+    modules?: string[]
+    via?: Via
+    run: string
+    en: string
+    zh: string
+  }[]
+}
+
+/** from and to */
+export function range(lines: string): [first: number, last: number] {
+  const [first, last = first] = lines.split('-').map(Number)
+  return [first!, last!]
+}
+
+/** The step that carries a row out: the one that it names, else the one whose lines it is in. */
+export function stepOf({ steps }: Ledger, row: LedgerRow): LedgerStep | undefined {
+  const isIn = ({ lines }: LedgerStep) =>
+    lines !== undefined &&
+    range(lines)[0] <= range(row.lines)[0] &&
+    range(row.lines)[1] <= range(lines)[1]
+  const { step, via } = row
+  if (!step) return steps.find(isIn)
+  return (
+    steps.find((each) => each.step === step && isIn(each)) ??
+    steps.find((each) => each.step === step && (!via || !each.via || each.via === via))
+  )
 }
 
 const ledgers = new Map<string, Ledger>()
 
-function ledger(name: string): Ledger {
+/** Reads `modules/manuals/NAME.yaml`. */
+export function ledger(name: string): Ledger {
   const path = join(ROOT, 'modules/manuals', `${name}.yaml`)
   const read = ledgers.get(name) ?? readChecked<Ledger>(path, 'manual')
   ledgers.set(name, read)
@@ -56,9 +100,9 @@ function ledger(name: string): Ledger {
  */
 export function heading(module: Module, via: Via, step: StepName): Heading {
   const same = (entry: LedgerStep) => entry.step === step && (!entry.via || entry.via === via)
-  const found = module.manuals.map(ledger).flatMap(({ manual, steps }) => {
-    const entry = steps.find(same)
-    return entry ? [{ manual, entry }] : []
+  const found = module.manuals.map(ledger).flatMap((each) => {
+    const entry = each.steps.find(same)
+    return entry ? [{ manual: each.manual, entry, rows: rowsOf(each, entry) }] : []
   })
   if (found.length === 0) {
     const { en, zh } = ledger('none').steps.find(same)!
@@ -70,11 +114,15 @@ export function heading(module: Module, via: Via, step: StepName): Heading {
   }
   const { en, zh } = found[0]!.entry
   const differs: Heading['differs'] = []
-  for (const { manual, entry } of found) {
-    for (const { line, en, zh } of entry.differs ?? []) {
-      const same = differs.find((each) => each.en === en)
-      if (same) same.where += `, ${manual}:${line}`
-      else differs.push({ where: `${manual}:${line}`, en, zh })
+  for (const { manual, rows } of found) {
+    for (const row of rows) {
+      for (const { line = row.lines, reason, en, zh } of row.differs ?? []) {
+        // a value of the site, and the manual's other way, need no word at each step
+        if (reason === 'value' || reason === 'alternative') continue
+        const same = differs.find((each) => each.en === en)
+        if (same) same.where += `, ${manual}:${line}`
+        else differs.push({ where: `${manual}:${line}`, en, zh })
+      }
     }
   }
   return {
@@ -83,3 +131,7 @@ export function heading(module: Module, via: Via, step: StepName): Heading {
     differs,
   }
 }
+
+/** The rows that a step carries out. */
+const rowsOf = (of: Ledger, step: LedgerStep): LedgerRow[] =>
+  (of.rows ?? []).filter((row) => stepOf(of, row) === step)

@@ -15,11 +15,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: the prompt ~ stands in the command
+# 与 mspider.en.md:116 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
 # 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# differs from mspider.en.md:128: the prompt ~ stands in the command
+# 与 mspider.en.md:128 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
 # 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
@@ -32,12 +36,16 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+# differs from mspider.en.md:134, mspider.en.md:141: the prompt ~ stands in the command
+# 与 mspider.en.md:134, mspider.en.md:141 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+# differs from mspider.en.md:144: the prompt ~ stands in the command
+# 与 mspider.en.md:144 不同：命令中混入了提示符 ~
 helm search repo mspider-release/mspider --versions
 export version='{newest_stable_version}'

@@ -56,8 +56,8 @@ export source='../../../kairship/{bundle_file}'
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the images from the local directory into Docker or containerd · 从本地加载镜像到 Docker 或 containerd (kairship.en.md:99-111)
-# differs from kairship.en.md:104-110: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 kairship.en.md:104-110 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from kairship.en.md:104, kairship.en.md:110: the images reach the node as a stream (-), without those that it has and without layers that it has
+# 与 kairship.en.md:104, kairship.en.md:110 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
 # differs from kairship.en.md:115: the manual has no command for "each node": ssh, one import at a time on a node (flock)
 # 与 kairship.en.md:115 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
 # where the node runs Docker

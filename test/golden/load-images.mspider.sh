@@ -49,6 +49,8 @@ export node='{each_node}'
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Uncompress the tar archive · 解压 tar 压缩包 (mspider.en.md:79-83)
+# differs from mspider.en.md:82: the prompt ~ stands in the command
+# 与 mspider.en.md:82 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:82: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
 # 与 mspider.en.md:82 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间
 export source='../../../mspider-offline/{bundle_file}'
@@ -56,8 +58,10 @@ export source='../../../mspider-offline/{bundle_file}'
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the images from the local directory to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (mspider.en.md:91-103)
-# differs from mspider.en.md:96-102: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 mspider.en.md:96-102 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from mspider.en.md:96, mspider.en.md:102: the prompt ~ stands in the command
+# 与 mspider.en.md:96, mspider.en.md:102 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:96, mspider.en.md:102: the images reach the node as a stream (-), without those that it has and without layers that it has
+# 与 mspider.en.md:96, mspider.en.md:102 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
 # differs from mspider.en.md:107: the manual has no command for "each node": ssh, one import at a time on a node (flock)
 # 与 mspider.en.md:107 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
 # where the node runs Docker

@@ -56,8 +56,8 @@ export source='../../../skoala-offline/{bundle_file}'
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the image from the local to a Docker or containerd · 从本地加载镜像到 Docker 或 containerd (skoala.en.md:92-104, skoala.zh.md:83-95)
-# differs from skoala.en.md:97-103, skoala.zh.md:88-94: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 skoala.en.md:97-103, skoala.zh.md:88-94 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94: the images reach the node as a stream (-), without those that it has and without layers that it has
+# 与 skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
 # differs from skoala.en.md:103: without -n k8s.io the images land in the namespace default, where the kubelet never sees them
 # 与 skoala.en.md:103 不同：缺少 -n k8s.io 时镜像会导入到 default 命名空间，kubelet 无法看到
 # differs from skoala.en.md:107, skoala.zh.md:99: the manual has no command for "each node": ssh, one import at a time on a node (flock)

@@ -56,8 +56,8 @@ export source='../../../spidernet-offline/{bundle_file}'
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the images from the local file to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (spidernet.en.md:103-115)
-# differs from spidernet.en.md:108-114: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 spidernet.en.md:108-114 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from spidernet.en.md:108, spidernet.en.md:114: the images reach the node as a stream (-), without those that it has and without layers that it has
+# 与 spidernet.en.md:108, spidernet.en.md:114 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
 # differs from spidernet.en.md:114: without -n k8s.io the images land in the namespace default, where the kubelet never sees them
 # 与 spidernet.en.md:114 不同：缺少 -n k8s.io 时镜像会导入到 default 命名空间，kubelet 无法看到
 # differs from spidernet.en.md:119: the manual has no command for "each node": ssh, one import at a time on a node (flock)

@@ -48,6 +48,8 @@ target:
 EOF
 
 # Run the command to synchronize the images · 执行同步镜像命令 (mspider.en.md:69-73)
+# differs from mspider.en.md:72: the prompt ~ stands in the command
+# 与 mspider.en.md:72 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:72: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
 # 与 mspider.en.md:72 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
 (cd charts-syncer && \

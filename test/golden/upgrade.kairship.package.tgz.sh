@@ -62,10 +62,10 @@ kubectl wait -f charts/kairship/kairship/crds \
   --for=condition=Established --timeout=360s
 
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
-# differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named
-# 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from kairship.en.md:211: bak.yaml itself is not edited: --set overrides the field in it
 # 与 kairship.en.md:211 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named
+# 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 export imageRegistry=10.16.10.111/release.daocloud.io/kairship
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -25,11 +25,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 安装 mspider 时使用 --values 指定的参数
 
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: the prompt ~ stands in the command
+# 与 mspider.en.md:116 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
 # 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# differs from mspider.en.md:128: the prompt ~ stands in the command
+# 与 mspider.en.md:128 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
 # 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
@@ -42,13 +46,17 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+# differs from mspider.en.md:134, mspider.en.md:141: the prompt ~ stands in the command
+# 与 mspider.en.md:134, mspider.en.md:141 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+# differs from mspider.en.md:144: the prompt ~ stands in the command
+# 与 mspider.en.md:144 不同：命令中混入了提示符 ~
 helm search repo mspider-release/mspider --versions
 export version=0.20.1
 
@@ -57,8 +65,12 @@ export version=0.20.1
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/，且镜像仓库中必须存在
 
 # Updating mspider · 更新 mspider (mspider.en.md:158-167)
+# differs from mspider.en.md:161-166: the prompt ~ stands in the command
+# 与 mspider.en.md:161-166 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:164-166: names the online registry and a values file that was never written; the site's registry and the given --values are used
 # 与 mspider.en.md:164-166 不同：手册写的是在线镜像仓库和一个从未生成的参数文件；这里使用站点的镜像仓库和 --values 指定的文件
+# differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; it is run with --install only
+# 与 mspider.en.md:161-166 不同：我们的理解：上一节的命令（--install、--create-namespace、独立的参数文件）用于首次安装，仅在指定 --install 时执行
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

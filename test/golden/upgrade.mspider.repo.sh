@@ -23,11 +23,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：mspider-system/mspider 已部署，且没有其他 helm 正在操作
 
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
+# differs from mspider.en.md:116: the prompt ~ stands in the command
+# 与 mspider.en.md:116 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
 # 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
+# differs from mspider.en.md:128: the prompt ~ stands in the command
+# 与 mspider.en.md:128 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
 # 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
@@ -40,17 +44,23 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+# differs from mspider.en.md:134, mspider.en.md:141: the prompt ~ stands in the command
+# 与 mspider.en.md:134, mspider.en.md:141 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+# differs from mspider.en.md:144: the prompt ~ stands in the command
+# 与 mspider.en.md:144 不同：命令中混入了提示符 ~
 helm search repo mspider-release/mspider --versions
 export version='{newest_stable_version}'
 
 # Backing up the --set Parameters · 备份 --set 参数 (mspider.en.md:150-156)
+# differs from mspider.en.md:155: the prompt ~ stands in the command
+# 与 mspider.en.md:155 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
 # 与 mspider.en.md:155 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
@@ -71,10 +81,10 @@ ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new 
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/mspider/，且镜像仓库中必须存在
 
 # Executing helm upgrade · 执行 helm upgrade (mspider.en.md:169-183)
-# differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; it is run with --install only
-# 与 mspider.en.md:161-166 不同：我们的理解：上一节的命令（--install、--create-namespace、独立的参数文件）用于首次安装，仅在指定 --install 时执行
 # differs from mspider.en.md:171: bak.yaml itself is not edited: --set overrides the field in it
 # 与 mspider.en.md:171 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# differs from mspider.en.md:174, mspider.en.md:178-182: the prompt ~ stands in the command
+# 与 mspider.en.md:174, mspider.en.md:178-182 不同：命令中混入了提示符 ~
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

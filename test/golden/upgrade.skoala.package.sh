@@ -44,10 +44,10 @@ export version='{version_of_the_chart_package}'
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/，且镜像仓库中必须存在
 
 # Run the helm upgrade command · 执行 helm upgrade (skoala.en.md:189-202, skoala.zh.md:180-193)
-# differs from skoala.en.md:198, skoala.zh.md:189: `.` is whichever directory one stands in; the chart is named
-# 与 skoala.en.md:198, skoala.zh.md:189 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from skoala.en.md:191, skoala.zh.md:182: bak.yaml itself is not edited: --set overrides the field in it
 # 与 skoala.en.md:191, skoala.zh.md:182 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# differs from skoala.en.md:198, skoala.zh.md:189: `.` is whichever directory one stands in; the chart is named
+# 与 skoala.en.md:198, skoala.zh.md:189 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 export imageRegistry=10.16.10.111/release.daocloud.io/skoala
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -70,10 +70,10 @@ ln -sfn backups/skoala/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new b
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/skoala/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (skoala.en.md:163-177, skoala.zh.md:154-168)
-# differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
-# 与 skoala.en.md:175, skoala.zh.md:166 不同：--version 前缺少反斜杠，会升级到最新的 chart
 # differs from skoala.en.md:165, skoala.zh.md:156: bak.yaml itself is not edited: --set overrides the field in it
 # 与 skoala.en.md:165, skoala.zh.md:156 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+# differs from skoala.en.md:175, skoala.zh.md:166: the backslash before --version is missing, which upgrades to the newest chart
+# 与 skoala.en.md:175, skoala.zh.md:166 不同：--version 前缺少反斜杠，会升级到最新的 chart
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

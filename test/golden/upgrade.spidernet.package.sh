@@ -46,12 +46,12 @@ export version='{version_of_the_chart_package}'
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/，且镜像仓库中必须存在
 
 # Run helm upgrade · 执行 helm upgrade (spidernet.en.md:201-215)
+# differs from spidernet.en.md:203: bak.yaml itself is not edited: --set overrides the field in it
+# 与 spidernet.en.md:203 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 # differs from spidernet.en.md:210: `.` is whichever directory one stands in; the chart is named
 # 与 spidernet.en.md:210 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
 # differs from spidernet.en.md:214: the backslash at the end would swallow the next command
 # 与 spidernet.en.md:214 不同：行末的反斜杠会吞掉下一条命令
-# differs from spidernet.en.md:203: bak.yaml itself is not edited: --set overrides the field in it
-# 与 spidernet.en.md:203 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
 export imageRegistry=10.16.10.111/release.daocloud.io/spidernet
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

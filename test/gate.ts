@@ -1,0 +1,183 @@
+import { range, stepOf, type Ledger, type LedgerRow } from '../lib/ledger.ts'
+
+/** What the gate holds against each other. */
+export interface Audited {
+  /** name of the ledger, for example skoala.en → the manual, line by line; none where it is not at hand */
+  manuals: Map<string, string[]>
+  ledgers: Map<string, Ledger>
+  /** modules/manuals/none.yaml */
+  none: Ledger
+  dryRuns: DryRun[]
+}
+
+export interface DryRun {
+  script: string
+  module: string
+  /** the ledgers of its module */
+  manuals: string[]
+  via: 'repo' | 'package'
+  isInstall?: boolean
+  text: string
+}
+
+/** The script that carries a step out. */
+const SCRIPTS: Record<string, string> = {
+  'load-image-yaml': 'sync-images',
+  'sync-images': 'sync-images',
+  'unpack-bundle': 'load-images',
+  'load-images': 'load-images',
+  'tag-images': 'load-images',
+  'repo-list': 'helm-repo',
+  'repo-add': 'helm-repo',
+  'repo-update': 'helm-repo',
+  'search-repo': 'helm-repo',
+  'backup-values': 'backup-values',
+  'update-crds': 'update-crds',
+  install: 'upgrade',
+  upgrade: 'upgrade',
+}
+
+/** Prose that asks for something to be done. */
+const DEMAND =
+  /each node|tag the images|tag image|proceed to the next step|helm update repo|outdated Helm version|(recommended|advisable|suggested) (to|that you) (update|override)|imageRegistry|image\.registry|container management|每个节点|需要 tag|进行下一步|helm 版本过低|建议您覆盖/i
+
+/** The lines of a manual that are inside a fence, and how far the fence is indented. */
+export function fenceLines(manual: string[]): Map<number, number> {
+  const inside = new Map<number, number>()
+  let indent: number | undefined
+  manual.forEach((line, index) => {
+    const [, blanks] = /^(\s*)```/.exec(line) ?? []
+    if (blanks !== undefined) indent = indent === undefined ? blanks.length : undefined
+    else if (indent !== undefined) inside.set(index + 1, indent)
+  })
+  return inside
+}
+
+const linesOf = (row: LedgerRow) => {
+  const [first, last] = range(row.lines)
+  const texts = row.text.replace(/\n$/, '').split('\n')
+  return Array.from({ length: last - first + 1 }, (_, index) => ({
+    number: first + index,
+    text: texts[index],
+    isAll: texts.length === last - first + 1,
+  }))
+}
+
+/** What is not accounted for, each as a sentence that begins with where it is. */
+export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string[] {
+  const problems: string[] = []
+  for (const [name, ledger] of ledgers) {
+    const manual = manuals.get(name)
+    if (manual) problems.push(...linesWithoutRow(name, manual, ledger.rows ?? []))
+    for (const row of ledger.rows ?? [])
+      problems.push(...rowWithoutCommand(name, ledger, row, dryRuns))
+  }
+  for (const { script, modules, via, run } of none.commands ?? []) {
+    const own = dryRuns.filter(
+      (each) =>
+        each.script === script &&
+        !each.isInstall &&
+        (!via || each.via === via) &&
+        (!modules || modules.includes(each.module)),
+    )
+    if (own.length === 0 || own.some((each) => !has(each, run.replaceAll('{module}', each.module))))
+      problems.push(`none.yaml: not in each dry run of ${script}: ${run}`)
+  }
+  for (const dryRun of dryRuns) problems.push(...commandsWithoutRow(dryRun, ledgers, none))
+  return problems
+}
+
+/** Each line in a fence has one row that says the same, and so has prose that asks for something. */
+function linesWithoutRow(name: string, manual: string[], rows: LedgerRow[]): string[] {
+  const problems: string[] = []
+  const inside = fenceLines(manual)
+  const covered = new Map<number, number>()
+  for (const row of rows) {
+    for (const { number, text, isAll } of linesOf(row)) {
+      const line = manual[number - 1] ?? ''
+      const where = `${name}.md:${number}`
+      const indent = inside.get(number)
+      if (!isAll) problems.push(`${where}: its row has another number of lines`)
+      if (row.is === 'prose') {
+        if (line.trim() !== text?.trim())
+          problems.push(`${where}: the manual says something else than its row: ${line}`)
+        if (indent !== undefined) problems.push(`${where}: prose, but it is in a fence`)
+      } else {
+        if (indent === undefined) problems.push(`${where}: no line of a fence`)
+        if (line.slice(indent ?? 0).trimEnd() !== text)
+          problems.push(`${where}: the manual says something else than its row: ${line}`)
+        if (covered.has(number)) problems.push(`${where}: two rows`)
+      }
+      covered.set(number, 1)
+    }
+  }
+  manual.forEach((line, index) => {
+    const number = index + 1
+    if (covered.has(number)) return
+    if (inside.has(number)) problems.push(`${name}.md:${number}: no row: ${line}`)
+    else if (DEMAND.test(line))
+      problems.push(`${name}.md:${number}: it asks for something, and has no row: ${line}`)
+  })
+  return problems
+}
+
+/** A command of the manual is carried out as its row says, or the row says why it is not. */
+function rowWithoutCommand(
+  name: string,
+  ledger: Ledger,
+  row: LedgerRow,
+  dryRuns: DryRun[],
+): string[] {
+  const where = `${name}.yaml, lines ${row.lines}`
+  if (row.is === 'command' && !row.run) return [`${where}: a command, and nothing is run for it`]
+  if (!row.run) return []
+  const step = stepOf(ledger, row)
+  if (!step) return [`${where}: no step carries it out`]
+  const via = row.via ?? step.via
+  const own = dryRuns.filter(
+    (each) =>
+      each.manuals.includes(name) &&
+      (each.script === SCRIPTS[step.step] || isPhaseOf(each, step.step)) &&
+      (!via || each.via === via) &&
+      Boolean(each.isInstall) === (step.step === 'install'),
+  )
+  if (own.length === 0) return [`${where}: there is no dry run of ${SCRIPTS[step.step]}`]
+  return row.run
+    .filter((run) => own.some((each) => !has(each, run)))
+    .map((run) => `${where}: not in each dry run of ${SCRIPTS[step.step]}: ${run}`)
+}
+
+const has = ({ text }: DryRun, run: string) => `\n${text}\n`.includes(`\n${run.trimEnd()}\n`)
+
+/** The upgrade is the whole section of the manual; the scripts of its other steps are imported by it. */
+const isPhaseOf = ({ script, text }: DryRun, step: string) =>
+  (script === 'upgrade' &&
+    ['helm-repo', 'backup-values', 'update-crds'].includes(SCRIPTS[step]!)) ||
+  (script === 'update-crds' && SCRIPTS[step] === 'helm-repo' && text.includes('\nhelm repo '))
+
+/** Each command of a dry run is in a row of the module's manuals, or among those that no manual has. */
+function commandsWithoutRow(dryRun: DryRun, ledgers: Map<string, Ledger>, none: Ledger): string[] {
+  const { script, module, manuals, via, text } = dryRun
+  const rows = manuals.flatMap((name) => {
+    const ledger = ledgers.get(name)!
+    return (ledger.rows ?? []).filter((row) => {
+      const of = row.via ?? stepOf(ledger, row)?.via
+      return !of || of === via
+    })
+  })
+  const others = (none.commands ?? []).filter(
+    (each) => (!each.modules || each.modules.includes(module)) && (!each.via || each.via === via),
+  )
+  const known = [
+    ...rows.flatMap(({ run }) => run ?? []),
+    ...others.map(({ run }) => run.replaceAll('{module}', module)),
+  ]
+  // what stands before the first heading sets the environment up
+  let rest = `\n${text.slice(text.indexOf('\n\n# '))}\n`
+  for (const run of known.toSorted((one, other) => other.length - one.length))
+    rest = rest.replaceAll(`\n${run.trimEnd()}\n`, '\n\n')
+  return rest
+    .split('\n')
+    .filter((line) => line.trim() && !line.startsWith('#'))
+    .map((line) => `${script} --module ${module} --via ${via}: no row has this command: ${line}`)
+}
