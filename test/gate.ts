@@ -139,7 +139,9 @@ function rowWithoutCommand(
       each.manuals.includes(name) &&
       (each.script === SCRIPTS[step.step] || isPhaseOf(each, step.step)) &&
       (!via || each.via === via) &&
-      Boolean(each.isInstall) === (step.step === 'install'),
+      (each.isInstall
+        ? step.step === 'install' || SCRIPTS[step.step] === 'helm-repo'
+        : step.step !== 'install'),
   )
   if (own.length === 0) return [`${where}: there is no dry run of ${SCRIPTS[step.step]}`]
   return row.run
