@@ -119,6 +119,12 @@ const FLAGS = {
     zh: '语言（默认 en）',
     form: /^(en|zh)$/,
   },
+  format: {
+    value: 'terminal|html|md',
+    en: 'for the terminal (default), as a page, or as Markdown',
+    zh: '终端文本（默认）、网页或 Markdown',
+    form: /^(terminal|html|md)$/,
+  },
   timeout: {
     value: 'DURATION',
     en: 'time limit of each command and of the wait for the workloads: 90s, 10m, 1h (default 10m; 3h for a bundle)',
@@ -173,6 +179,7 @@ export interface Flags {
   head?: string
   run?: string
   lang: 'en' | 'zh'
+  format: 'terminal' | 'html' | 'md'
   /** the first word behind the script's name, where it takes one */
   order: string
 }
@@ -297,6 +304,7 @@ export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[
     via: 'repo',
     site: 'site.yaml',
     lang: 'en',
+    format: 'terminal',
     order,
     // gigabytes take hours
     ...(names.includes('bundle') && { timeout: '3h' }),

@@ -128,7 +128,8 @@ export function readInputs(scriptUrl: string, names: FlagName[], orders?: string
   }
 }
 
-function readModule(name: string): { module: Module; modulePath: string } {
+/** @throws Failure 64 no such module · 78 its descriptor is wrong */
+export function readModule(name: string): { module: Module; modulePath: string } {
   const all = moduleNames()
   if (!all.includes(name)) {
     const near = closest(name, all)

@@ -3,9 +3,16 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { EXIT, Failure } from './failure.ts'
-import { type Flags } from './flags.ts'
-import { type Inputs } from './inputs.ts'
-import { describeRun, readTrail, runsOf, type Trail } from './trail.ts'
+import { type FlagName, type Flags } from './flags.ts'
+import { readInputs, type Inputs } from './inputs.ts'
+import {
+  describeRun,
+  readTrail,
+  runsOf,
+  type RecordedRun,
+  type Tampered,
+  type Trail,
+} from './trail.ts'
 
 /** What was read, and the heads that it was held against. */
 interface ReadTrail extends Trail {
@@ -74,20 +81,36 @@ function headsOfSuccess(path: string): string[] {
   }
 }
 
+/**
+ * A recorded run of the site, out of an audit that is as it was written.
+ * @param names the flags of the script
+ * @throws Failure 66 no such run · 65 the audit was changed
+ */
+export async function recordedRun(
+  scriptUrl: string,
+  names: FlagName[],
+  id: string,
+): Promise<RecordedRun> {
+  const trail = await readTrailOf(readInputs(scriptUrl, names, []))
+  if (trail.tampered) throw notAsWritten(trail.path, trail.tampered)
+  return pickRun(runsOf(trail.records), id)
+}
+
+function pickRun(all: RecordedRun[], id: string): RecordedRun {
+  const found = all.find(({ run }) => run === id)
+  if (found) return found
+  const last = all.slice(-5).map(({ run }) => run)
+  throw new Failure(
+    EXIT.missingInput,
+    `there is no run ${id}; the last ones are ${last.join(', ')}`,
+    `没有运行 ${id}；最近几次为 ${last.join('、')}`,
+  )
+}
+
 /** Prints the runs, for people or, with --json, for machines. @throws Failure 66 no such run */
 export function showRuns({ records }: Trail, { run: id, json, lang }: Flags) {
   const all = runsOf(records)
-  const runs = id ? all.filter(({ run }) => run === id) : all
-  if (id && runs.length === 0) {
-    throw new Failure(
-      EXIT.missingInput,
-      `there is no run ${id}; the last ones are ${all
-        .slice(-5)
-        .map(({ run }) => run)
-        .join(', ')}`,
-      `没有运行 ${id}`,
-    )
-  }
+  const runs = id ? [pickRun(all, id)] : all
   if (json) console.log(JSON.stringify(runs, null, 2))
   else console.log(runs.map((run) => describeRun(run, lang)).join('\n\n') + '\n')
 }
@@ -100,20 +123,7 @@ export function tellVerdict(
   { path, records, head, heads, tampered }: ReadTrail,
   { lang, order, json }: Flags,
 ) {
-  if (tampered) {
-    const { line, en, zh } = tampered
-    throw new Failure(
-      EXIT.badAudit,
-      `${path} is not as it was written, line ${line}: ${en}`,
-      `${path} 与写入时不一致，第 ${line} 行：${zh}`,
-      {
-        next: [
-          'keep the file as it is; compare it with a backup of it, or with what syslog has',
-          '请保留原文件，并与其备份或 syslog 中的记录比较',
-        ],
-      },
-    )
-  }
+  if (tampered) throw notAsWritten(path, tampered)
   if (order === 'show' && json) return
   const known = new Set(heads).size
   console.log(
@@ -127,4 +137,18 @@ export function tellVerdict(
         ? '没有已知的哈希：无法判断末尾是否被截断。请使用 --head'
         : 'No head is known: nobody can tell whether its end was cut off. Give one with --head',
     )
+}
+
+function notAsWritten(path: string, { line, en, zh }: Tampered): Failure {
+  return new Failure(
+    EXIT.badAudit,
+    `${path} is not as it was written, line ${line}: ${en}`,
+    `${path} 与写入时不一致，第 ${line} 行：${zh}`,
+    {
+      next: [
+        'keep the file as it is; compare it with a backup of it, or with what syslog has',
+        '请保留原文件，并与其备份或 syslog 中的记录比较',
+      ],
+    },
+  )
 }

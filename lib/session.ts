@@ -3,13 +3,14 @@ import { execFile } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync, readdirSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { audit, auditHead, note, openAudit, sha256 } from './audit.ts'
 import { ROOT } from './checked-files.ts'
 import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
-import { type FlagName } from './flags.ts'
-import { readInputs, type Inputs } from './inputs.ts'
+import { parseFlags, type FlagName } from './flags.ts'
+import { readInputs, readModule, type Inputs } from './inputs.ts'
 import { beSilent, labelled, print, redact } from './output.ts'
 import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from './processes.ts'
 import { quote } from './shell.ts'
@@ -149,6 +150,21 @@ export function startReader(scriptUrl: string, names: FlagName[], orders: string
     if (Failure.last) process.exitCode = Failure.last.exitCode
   })
   return readInputs(scriptUrl, names, orders)
+}
+
+/**
+ * The same for a script that needs no site.
+ * @throws Failure 64 wrong usage · 78 wrong descriptor
+ */
+export function startReaderOfModule(
+  scriptUrl: string,
+  names: FlagName[],
+): Pick<Inputs, 'module' | 'flags'> {
+  process.on('exit', () => {
+    if (Failure.last) process.exitCode = Failure.last.exitCode
+  })
+  const flags = parseFlags(fileURLToPath(scriptUrl), names, [])
+  return { flags, module: readModule(flags.module).module }
 }
 
 /**

@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { expect, onTestFinished, vi } from 'vitest'
+import { describeRun, readTrail, runsOf } from '../lib/trail.ts'
 import { auditOf, byHand, lab, printedCommands, runInLab } from './lab-site.ts'
 import { startProcess, stopProcess } from './lab/lab.ts'
 import { ROOT, scriptEnv, type Result } from './run-script.ts'
@@ -290,15 +291,15 @@ export function isKept(before: Record<string, string>, after: Record<string, str
   for (const [name, text] of Object.entries(before)) expect(after[name] === text, name).toBe(true)
 }
 
-/** Each record of the audit carries the hash of the one before; a run that was killed has no end. */
+/** The audit is as it was written; a run that was killed is in it, as one without an end. */
 export function chainHolds(state: string, module: string) {
-  const lines = readFileSync(join(state, module, 'audit.jsonl'), 'utf8')
-    .trimEnd()
-    .split('\n')
-  lines.forEach((line, index) => {
-    const before = index === 0 ? '' : lines[index - 1]!
-    expect(JSON.parse(line).prev).toBe(createHash('sha256').update(before).digest('hex'))
-  })
+  const { records, tampered } = readTrail(readFileSync(join(state, module, 'audit.jsonl'), 'utf8'))
+  expect(tampered).toBeUndefined()
+  for (const run of runsOf(records)) {
+    const text = describeRun(run, 'en')
+    if (run.end) expect(text).toMatch(/done \(exit 0\)|FAILED \(exit \d+\)/)
+    else expect(text).toContain('UNFINISHED: it was killed, or is at work')
+  }
 }
 
 /** No half-written file is left. */

@@ -116,6 +116,16 @@ export function testUpgrade(module: string, via: 'repo' | 'package') {
     const lastSuccess = JSON.parse(readFileSync(join(state, module, 'last-success.json'), 'utf8'))
     expect(lastSuccess.upgrade).toMatchObject({ module, script: 'upgrade' })
 
+    const verified = await runInLab('audit', ['verify', '--module', module, '--site', site])
+    expect(verified.exitCode, verified.output).toBe(0)
+    const id = ['--run', lastSuccess.upgrade.run, '--site', site]
+    const trace = await runInLab('trace', ['--module', module, ...id, '--format', 'md'])
+    expect(trace.exitCode, trace.output).toBe(0)
+    const isDescribed = via === 'repo' || module !== 'mspider'
+    if (isDescribed) expect(trace.stdout).toMatch(/executed in the run[^]*exit 0, [^]*helm upgrade/)
+    for (const secret of [lab.chartRepository.password, lab.registry.password])
+      expect(verified.output + trace.output).not.toContain(secret)
+
     if (module === 'kairship') await newFieldCanBeUsed()
 
     const again = await runInLab('upgrade', args)

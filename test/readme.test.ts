@@ -6,9 +6,10 @@ import { copyOfTheCollection, ROOT, runProgram, scriptEnv } from './run-script.t
 
 const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
 const fences = [...readme.matchAll(/```bash\n([^]*?)```/g)].map(([, text]) => text!)
-const examples = fences.flatMap((text) =>
-  text.split('\n').filter((line) => line.startsWith('npx zx ')),
-)
+const all = fences.flatMap((text) => text.split('\n').filter((line) => line.startsWith('npx zx ')))
+// those that only read have no dry run
+const readers = all.filter((line) => /scripts\/(trace|audit)\.mts/.test(line))
+const examples = all.filter((line) => !readers.includes(line))
 
 describe('the README’s examples', () => {
   test('there are some', () => expect(examples.length).toBeGreaterThan(4))
@@ -28,6 +29,21 @@ describe('the README’s examples', () => {
     expect(result.stdout).toMatch(
       /^(helm upgrade|charts-syncer sync) | ctr -n k8s\.io image import -$/m,
     )
+  })
+
+  test.each(readers)('%s', async (example) => {
+    const copy = copyOfTheCollection()
+    // the audit of a run that was refused: there is no kubeconfig; helm and kubectl are never run
+    const setUp = `cp site.example.yaml site.yaml && sed -i 's#~/.kube/config#./none#' site.yaml && mkdir tools &&
+      for tool in helm kubectl; do echo exit 99 > tools/$tool; chmod +x tools/$tool; done
+      PATH=$PWD/tools:$PATH npx zx scripts/backup-values.mts --module mspider > /dev/null 2>&1
+      head=$(tail -n 1 state/example/mspider/audit.jsonl | tr -d '\\n' | sha256sum | cut -c 1-64)`
+    const line = example.replace('SHA256', '$head')
+    const result = await runProgram('bash', ['-c', `${setUp}\n${line}`], {
+      cwd: copy,
+      env: scriptEnv(),
+    })
+    expect(result.exitCode, result.output).toBe(0)
   })
 
   test('its exit codes are those of the scripts', () => {

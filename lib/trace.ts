@@ -1,0 +1,154 @@
+import { type Reason, ledger, range, stepOf, type LedgerRow } from './ledger.ts'
+import { type Module } from './inputs.ts'
+import { type RecordedRun } from './trail.ts'
+
+export type Language = 'en' | 'zh'
+
+/** What each reason means. */
+export const REASONS: Record<Reason, [en: string, zh: string]> = {
+  misprint: ['misprint: it cannot work as printed', '印刷错误：照原样无法执行'],
+  unsafe: [
+    'unsafe: it works, but can lose or half-do something',
+    '不安全：可以执行，但可能丢失数据或只完成一半',
+  ],
+  ambiguous: [
+    'ambiguous: it depends on something that is not said',
+    '不明确：取决于手册未说明的内容',
+  ],
+  unstated: ['unstated: asked for, without a command', '未给出命令：手册只提出了要求'],
+  efficient: [
+    'efficient: the same result with less time or room',
+    '更高效：结果相同，耗时或占用更少',
+  ],
+  alternative: ['alternative: the other one of two ways', '备选：两种方式中的另一种'],
+  value: [
+    'value: the site’s in place of a sample or placeholder',
+    '取值：以站点的值代替示例或占位符',
+  ],
+}
+
+/** A row of the trace: what the manual has, and what is run for it. */
+export interface TraceRow {
+  lines: string
+  is: LedgerRow['is']
+  /** the manual's lines, numbered */
+  manual: { number: number; text: string }[]
+  run: string[]
+  differs: { lines?: string; reason: string; why: string }[]
+}
+
+/** A step of a manual: its rows in the manual's order. */
+export interface TraceStep {
+  title: string
+  /** kairship.en.md:170-175; undefined for rows that belong to no step */
+  where?: string
+  script?: string
+  rows: TraceRow[]
+  /** what a recorded run executed in this step */
+  executed: { time: string; command: string; variables: string; ended: string }[]
+}
+
+export interface Trace {
+  title: string
+  manuals: { name: string; steps: TraceStep[] }[]
+  /** what no manual has, and why */
+  others: { script: string; run: string; why: string }[]
+  /** the recorded run, where one was asked for */
+  run?: string
+}
+
+/** The script that carries a step out by itself; `upgrade` does all of the section "Upgrading". */
+const SCRIPT_OF: Record<string, string> = {
+  'load-image-yaml': 'sync-images',
+  'sync-images': 'sync-images',
+  'unpack-bundle': 'load-images',
+  'load-images': 'load-images',
+  'tag-images': 'load-images',
+  'repo-list': 'helm-repo',
+  'repo-add': 'helm-repo',
+  'repo-update': 'helm-repo',
+  'search-repo': 'helm-repo',
+  'backup-values': 'backup-values',
+  'update-crds': 'update-crds',
+  install: 'upgrade --install',
+  upgrade: 'upgrade',
+}
+
+/**
+ * The manuals of a module line by line, beside what is run for them.
+ * @param run a recorded run, whose commands are put to the steps that they were run for
+ */
+export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trace {
+  const pick = (texts: { en: string; zh: string }) => texts[lang]
+  const manuals = module.manuals.map((name) => {
+    const all = ledger(name)
+    const steps: TraceStep[] = []
+    let last: object | undefined
+    for (const row of all.rows ?? []) {
+      const step = stepOf(all, row)
+      if (steps.length === 0 || step !== last) {
+        const where = step?.lines && `${all.manual}:${step.lines}`
+        const known = steps.find((each) => where && each.where === where)
+        if (known) {
+          known.rows.push(rowOf(row, lang))
+          continue
+        }
+        steps.push({
+          title: step ? pick(step) : pick(NO_STEP),
+          where,
+          script: step && SCRIPT_OF[step.step],
+          rows: [],
+          executed: where && run ? executedAt(run, where) : [],
+        })
+        last = step
+      }
+      steps.at(-1)!.rows.push(rowOf(row, lang))
+    }
+    return { name: all.manual!, steps }
+  })
+  const others = (ledger('none').commands ?? [])
+    .filter(({ modules }) => !modules || modules.includes(module.name))
+    .map((each) => ({
+      script: each.script + (each.via ? ` --via ${each.via}` : ''),
+      run: each.run.trimEnd(),
+      why: pick(each),
+    }))
+  return {
+    title: `${pick(module.title)} (${module.name})`,
+    manuals,
+    others,
+    run: run && `${run.run}: ${run.start?.['script']}`,
+  }
+}
+
+const NO_STEP = { en: 'Between the steps', zh: '步骤之间' }
+
+function rowOf(row: LedgerRow, lang: Language): TraceRow {
+  const [first] = range(row.lines)
+  const texts = row.text.replace(/\n$/, '').split('\n')
+  return {
+    lines: row.lines,
+    is: row.is,
+    manual: texts.map((text, index) => ({ number: first + index, text })),
+    run: (row.run ?? []).map((run) => run.trimEnd()),
+    differs: (row.differs ?? []).map((each) => ({
+      lines: each.line,
+      reason: REASONS[each.reason][lang === 'zh' ? 1 : 0],
+      why: each[lang],
+    })),
+  }
+}
+
+/** The commands that a run recorded at a place of the manual. */
+function executedAt({ commands }: RecordedRun, where: string): TraceStep['executed'] {
+  return commands
+    .filter(({ command }) => String(command['manual']).split(', ').includes(where))
+    .map(({ command, ended }) => ({
+      time: command.time,
+      command: command['command'],
+      variables: Object.entries(command['variables'] ?? {})
+        .map(([name, value]) => `${name}=${value}`)
+        .join(' '),
+      ended: ended ? `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s` : '–',
+    }))
+}

@@ -1,0 +1,70 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { ledger } from '../lib/ledger.ts'
+import { fenceLines } from './gate.ts'
+import { ROOT, runScript } from './run-script.ts'
+
+const modules = ['skoala', 'kairship', 'mspider', 'spidernet']
+const directory = process.env['MANUALS'] ?? join(ROOT, '../shared/manuals')
+const manualsOf = (module: string): string[] =>
+  JSON.parse(readFileSync(join(ROOT, `modules/${module}.json`), 'utf8')).manuals
+// a password of the environment must come into no page
+const env = {
+  CHART_REPO_PASSWORD: 'canary-of-the-chart-repository',
+  REGISTRY_PASSWORD: 'canary-of-the-registry',
+}
+const trace = (module: string, ...args: string[]) =>
+  runScript('trace', ['--module', module, ...args], { env })
+
+describe.each(modules)('the trace of %s', (module) => {
+  test.each(['terminal', 'html', 'md'])(
+    'shows every row with what is run and why it differs, as %s',
+    async (format) => {
+      const pages = {
+        en: await trace(module, '--format', format),
+        zh: await trace(module, '--format', format, '--lang', 'zh'),
+      }
+      for (const lang of ['en', 'zh'] as const) {
+        const { exitCode, stdout, output } = pages[lang]
+        expect(exitCode, output).toBe(0)
+        expect(output).not.toContain('canary')
+        // lines are broken, and what HTML needs is escaped
+        const plain = (text: string) =>
+          text.replaceAll(/&quot;|&#39;|&lt;|&gt;|&amp;|["'<>&│≠\s]/g, '')
+        const page = plain(stdout)
+        for (const row of manualsOf(module).flatMap((name) => ledger(name).rows!)) {
+          for (const { en, zh } of row.differs ?? [])
+            expect(page).toContain(plain({ en, zh }[lang]))
+          if (format === 'terminal') continue // two columns: lines are broken into each other
+          for (const run of row.run ?? []) expect(page).toContain(plain(run))
+          if (format === 'md') expect(page).toContain(plain(row.text))
+        }
+      }
+    },
+  )
+
+  test.runIf(existsSync(directory))(
+    'has each line of each fence of its manuals, with its number',
+    async () => {
+      const { stdout } = await trace(module, '--format', 'html')
+      for (const name of manualsOf(module)) {
+        const page = stdout.slice(stdout.indexOf(`<h2>${name}.md</h2>`))
+        const lines = readFileSync(join(directory, `${name}.md`), 'utf8').split('\n')
+        for (const number of fenceLines(lines).keys())
+          expect(page, `${name}.md:${number}`).toContain(`<span class="n">${number}</span>`)
+      }
+    },
+  )
+
+  test('as a page needs nothing but itself', async () => {
+    const { stdout } = await trace(module, '--format', 'html')
+    expect(stdout).toMatch(/^<!doctype html>/)
+    expect(stdout).not.toMatch(/<(script|link|img|iframe)\b|\b(src|href)=|@import|url\(/)
+  })
+})
+
+test('a module that does not exist, a form that does not exist: 64', async () => {
+  const results = [await trace('mspidr'), await trace('mspider', '--format', 'pdf')]
+  for (const { exitCode, output } of results) expect(exitCode, output).toBe(64)
+})
