@@ -112,7 +112,7 @@ describe('refused before anything is changed', () => {
 
 test('two upgrades of one release at the same moment: one runs, the other exits 75 and names the holder', async () => {
   await installOld(module)
-  const { site, state } = labSite()
+  const { site } = labSite()
   const args = ['--module', module, '--site', site, '--ticket', 'CHG-1']
   const both = await Promise.all([runInLab('upgrade', args), runInLab('upgrade', args)])
   const [first, second] = both.sort((a, b) => a.exitCode! - b.exitCode!)
