@@ -43,6 +43,23 @@ export type StepName =
   | 'install'
   | 'upgrade'
 
+/** The script that carries a step out by itself; `upgrade` does all of the section "Upgrading". */
+export const SCRIPT_OF: Record<StepName, string> = {
+  'load-image-yaml': 'sync-images',
+  'sync-images': 'sync-images',
+  'unpack-bundle': 'load-images',
+  'load-images': 'load-images',
+  'tag-images': 'load-images',
+  'repo-list': 'helm-repo',
+  'repo-add': 'helm-repo',
+  'repo-update': 'helm-repo',
+  'search-repo': 'helm-repo',
+  'backup-values': 'backup-values',
+  'update-crds': 'update-crds',
+  install: 'upgrade',
+  upgrade: 'upgrade',
+}
+
 /** The heading of a step, where it stands in the manuals, and where we differ from them. */
 export interface Heading {
   title: string

@@ -14,7 +14,8 @@ import {
   unpackedSize,
   type NodeContent,
 } from './in-node.ts'
-import { aloneOnNode, lockNode, onEachNode, type Node } from './nodes.ts'
+import { lockNode, onEachNode, type Node } from './nodes.ts'
+import { aloneOnNode } from './ssh.ts'
 import { check, onFailureDescribe, report, run } from './run.ts'
 import { lastTimeDone, thisRun } from './session.ts'
 import { quote, shellLines, type ShellLines } from './shell.ts'

@@ -1,4 +1,4 @@
-import { type Reason, ledger, range, stepOf, type LedgerRow } from './ledger.ts'
+import { ledger, range, SCRIPT_OF, stepOf, type LedgerRow, type Reason } from './ledger.ts'
 import { type Module } from './inputs.ts'
 import { type RecordedRun } from './trail.ts'
 
@@ -57,23 +57,6 @@ export interface Trace {
   run?: string
 }
 
-/** The script that carries a step out by itself; `upgrade` does all of the section "Upgrading". */
-const SCRIPT_OF: Record<string, string> = {
-  'load-image-yaml': 'sync-images',
-  'sync-images': 'sync-images',
-  'unpack-bundle': 'load-images',
-  'load-images': 'load-images',
-  'tag-images': 'load-images',
-  'repo-list': 'helm-repo',
-  'repo-add': 'helm-repo',
-  'repo-update': 'helm-repo',
-  'search-repo': 'helm-repo',
-  'backup-values': 'backup-values',
-  'update-crds': 'update-crds',
-  install: 'upgrade --install',
-  upgrade: 'upgrade',
-}
-
 /**
  * The manuals of a module line by line, beside what is run for them.
  * @param run a recorded run, whose commands are put to the steps that they were run for
@@ -96,7 +79,7 @@ export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trac
         steps.push({
           title: step ? pick(step) : pick(NO_STEP),
           where,
-          script: step && SCRIPT_OF[step.step],
+          script: step && SCRIPT_OF[step.step] + (step.step === 'install' ? ' --install' : ''),
           rows: [],
           executed: where && run ? executedAt(run, where) : [],
         })

@@ -16,7 +16,8 @@ import {
   withoutLeftovers,
 } from '../lib/load.ts'
 import { imagePlace } from '../lib/in-node.ts'
-import { aloneOnNode, findNodes, onEachNode, sshConfig, tellBadNodes } from '../lib/nodes.ts'
+import { findNodes, onEachNode, tellBadNodes } from '../lib/nodes.ts'
+import { aloneOnNode, sshConfig } from '../lib/ssh.ts'
 import { ownStep, report, run, say, step } from '../lib/run.ts'
 import { finish, start } from '../lib/session.ts'
 

@@ -1,4 +1,11 @@
-import { range, stepOf, type Ledger, type LedgerRow } from '../lib/ledger.ts'
+import {
+  range,
+  SCRIPT_OF,
+  stepOf,
+  type Ledger,
+  type LedgerRow,
+  type StepName,
+} from '../lib/ledger.ts'
 
 /** What the gate holds against each other. */
 export interface Audited {
@@ -18,23 +25,6 @@ export interface DryRun {
   via: 'repo' | 'package'
   isInstall?: boolean
   text: string
-}
-
-/** The script that carries a step out. */
-const SCRIPTS: Record<string, string> = {
-  'load-image-yaml': 'sync-images',
-  'sync-images': 'sync-images',
-  'unpack-bundle': 'load-images',
-  'load-images': 'load-images',
-  'tag-images': 'load-images',
-  'repo-list': 'helm-repo',
-  'repo-add': 'helm-repo',
-  'repo-update': 'helm-repo',
-  'search-repo': 'helm-repo',
-  'backup-values': 'backup-values',
-  'update-crds': 'update-crds',
-  install: 'upgrade',
-  upgrade: 'upgrade',
 }
 
 /** Prose that asks for something to be done. */
@@ -137,25 +127,25 @@ function rowWithoutCommand(
   const own = dryRuns.filter(
     (each) =>
       each.manuals.includes(name) &&
-      (each.script === SCRIPTS[step.step] || isPhaseOf(each, step.step)) &&
+      (each.script === SCRIPT_OF[step.step] || isPhaseOf(each, step.step)) &&
       (!via || each.via === via) &&
       (each.isInstall
-        ? step.step === 'install' || SCRIPTS[step.step] === 'helm-repo'
+        ? step.step === 'install' || SCRIPT_OF[step.step] === 'helm-repo'
         : step.step !== 'install'),
   )
-  if (own.length === 0) return [`${where}: there is no dry run of ${SCRIPTS[step.step]}`]
+  if (own.length === 0) return [`${where}: there is no dry run of ${SCRIPT_OF[step.step]}`]
   return row.run
     .filter((run) => own.some((each) => !has(each, run)))
-    .map((run) => `${where}: not in each dry run of ${SCRIPTS[step.step]}: ${run}`)
+    .map((run) => `${where}: not in each dry run of ${SCRIPT_OF[step.step]}: ${run}`)
 }
 
 const has = ({ text }: DryRun, run: string) => `\n${text}\n`.includes(`\n${run.trimEnd()}\n`)
 
 /** The upgrade is the whole section of the manual; the scripts of its other steps are imported by it. */
-const isPhaseOf = ({ script, text }: DryRun, step: string) =>
+const isPhaseOf = ({ script, text }: DryRun, step: StepName) =>
   (script === 'upgrade' &&
-    ['helm-repo', 'backup-values', 'update-crds'].includes(SCRIPTS[step]!)) ||
-  (script === 'update-crds' && SCRIPTS[step] === 'helm-repo' && text.includes('\nhelm repo '))
+    ['helm-repo', 'backup-values', 'update-crds'].includes(SCRIPT_OF[step])) ||
+  (script === 'update-crds' && SCRIPT_OF[step] === 'helm-repo' && text.includes('\nhelm repo '))
 
 /** Each command of a dry run is in a row of the module's manuals, or among those that no manual has. */
 function commandsWithoutRow(dryRun: DryRun, ledgers: Map<string, Ledger>, none: Ledger): string[] {
