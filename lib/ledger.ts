@@ -14,7 +14,14 @@ interface LedgerStep {
 
 /** Why we run something else than the manual prints. */
 export type Reason =
-  'misprint' | 'unsafe' | 'ambiguous' | 'unstated' | 'efficient' | 'alternative' | 'value'
+  | 'misprint'
+  | 'unsafe'
+  | 'ambiguous'
+  | 'unstated'
+  | 'efficient'
+  | 'redundant'
+  | 'alternative'
+  | 'value'
 
 /** A line of a manual, or some: what it is, who carries it out, and what is run for it. */
 export interface LedgerRow {

@@ -3,7 +3,7 @@ import { REASONS, type Language, type Trace, type TraceRow } from './trace.ts'
 
 const WORDS = {
   en: {
-    heading: 'The manual, line by line, beside what is run',
+    heading: 'The commands of the manual, line by line, beside what is run',
     manual: 'the manual',
     run: 'what we run',
     same: 'as the manual has it',
@@ -17,11 +17,12 @@ const WORDS = {
     notExecuted: 'not executed in this run',
     others: 'Commands that no manual has',
     reasons: 'The reasons',
-    values: 'Hosts and names are those of site.example.yaml; {like_this} is known in a run only.',
+    values:
+      'Hosts and names are those of site.example.yaml; {like_this} on the right is known in a run only. Commands are run in state/<site>/<module>/ beside the site file. Checks (files read back, the cluster, registry and nodes asked before and after) are not commands and not listed; a dry run names each at its place.',
     sign: ['Checked by', 'Date', 'Signature'],
   },
   zh: {
-    heading: '手册逐行对照',
+    heading: '手册命令逐行对照',
     manual: '手册',
     run: '实际执行',
     same: '与手册一致',
@@ -35,7 +36,8 @@ const WORDS = {
     notExecuted: '该次运行中未执行',
     others: '手册中没有的命令',
     reasons: '差异原因',
-    values: '主机和名称取自 site.example.yaml；{like_this} 只有在实际运行时才能得知。',
+    values:
+      '主机和名称取自 site.example.yaml；右侧的 {like_this} 只有在实际运行时才能得知。命令在站点配置旁的 state/<站点>/<模块>/ 中执行。检查（读回文件，执行前后查询集群、镜像仓库和节点）不是命令，未在此列出；试运行（dry run）会在相应位置逐一说明。',
     sign: ['核对人', '日期', '签名'],
   },
 } as const
@@ -170,10 +172,12 @@ h3 { font-size: 15px; margin: 24px 0 6px } h3 small { font-weight: normal; color
 p.note { color: var(--muted); margin: 0 0 12px }
 table { width: 100%; border-collapse: collapse; table-layout: fixed }
 th { text-align: left; font-size: 12px; color: var(--muted); font-weight: normal; padding: 2px 8px }
-td { vertical-align: top; border-top: 1px solid var(--line); padding: 6px 8px; width: 50% }
+td { vertical-align: top; border-top: 1px solid var(--line); padding: 6px 8px }
+th:first-child { width: 44% }
 td + td { border-left: 1px solid var(--line) }
 pre { font: 12.5px/1.45 ui-monospace, "DejaVu Sans Mono", "Noto Sans Mono CJK SC", monospace; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
-pre .n { color: var(--muted); user-select: none; display: inline-block; width: 3.2em }
+td:first-child pre div { padding-left: 3.4em; text-indent: -3.4em }
+pre .n { color: var(--muted); user-select: none; display: inline-block; width: 3.4em; text-indent: 0 }
 .aside { color: var(--muted); background: #f7f8fa } .aside pre { color: var(--muted) }
 .tag { font-size: 12px; color: var(--muted) } .same { font-size: 12px; color: #18794e }
 ul.why { margin: 6px 0 0; padding-left: 18px; font-size: 13px } ul.why b { color: var(--accent); font-weight: 600 }
@@ -183,7 +187,7 @@ ul.why { margin: 6px 0 0; padding-left: 18px; font-size: 13px } ul.why b { color
 @media print {
   @page { size: A4; margin: 14mm 12mm }
   body { font-size: 11px; padding: 0; max-width: none } pre { font-size: 8.8px } h1 { font-size: 18px } h2 { font-size: 15px } h3 { font-size: 12px }
-  ul.why, .executed { font-size: 9.8px } h2, h3 { break-after: avoid } tr, .executed, .sign { break-inside: avoid }
+  ul.why, .executed { font-size: 9.8px } h2, h3, thead { break-after: avoid } thead { display: table-header-group } tr, .executed, .sign { break-inside: avoid }
 }
 @media (max-width: 800px) { body { padding: 12px } pre { font-size: 11px } }`
 
@@ -193,8 +197,8 @@ export function toHtml(trace: Trace, lang: Language): string {
   const e = escapeHtml
   const rowHtml = (row: TraceRow): string => {
     const lines = row.manual
-      .map(({ number, text }) => `<span class="n">${number}</span>${e(text)}`)
-      .join('\n')
+      .map(({ number, text }) => `<div><span class="n">${number}</span>${e(text)}</div>`)
+      .join('')
     if (isAside(row)) {
       const name = row.is === 'blank' ? '' : words[row.is as 'output' | 'remark']
       return `<tr class="aside"><td><pre>${lines}</pre></td><td><span class="tag">${name}</span></td></tr>`
@@ -220,7 +224,7 @@ export function toHtml(trace: Trace, lang: Language): string {
       )
       .join('')
   }
-  const head = `<tr><th>${words.manual}</th><th>${words.run}</th></tr>`
+  const head = `<thead><tr><th>${words.manual}</th><th>${words.run}</th></tr></thead>`
   const manuals = trace.manuals
     .map(
       ({ name, steps }) =>
@@ -252,9 +256,9 @@ export function toHtml(trace: Trace, lang: Language): string {
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${e(trace.title)}: ${words.heading}</title><style>${STYLE}</style></head>
 <body><h1>${words.heading}</h1><p class="note">${e(trace.title)}${trace.run ? ` · ${words.executed} ${e(trace.run)}` : ''}<br>${words.values}</p>
+<ul class="why">${reasons}</ul>
 ${manuals}
 ${others}
-<h2>${words.reasons}</h2><ul class="why">${reasons}</ul>
 ${sign}
 </body></html>`
 }

@@ -6,7 +6,7 @@ export type Language = 'en' | 'zh'
 
 /** What each reason means. */
 export const REASONS: Record<Reason, [en: string, zh: string]> = {
-  misprint: ['misprint: it cannot work as printed', '印刷错误：照原样无法执行'],
+  misprint: ['misprint: it cannot work as printed', '手册笔误：照原样无法执行'],
   unsafe: [
     'unsafe: it works, but can lose or half-do something',
     '不安全：可以执行，但可能丢失数据或只完成一半',
@@ -20,6 +20,7 @@ export const REASONS: Record<Reason, [en: string, zh: string]> = {
     'efficient: the same result with less time or room',
     '更高效：结果相同，耗时或占用更少',
   ],
+  redundant: ['redundant: another command does it already', '多余：已由其他命令完成'],
   alternative: ['alternative: the other one of two ways', '备选：两种方式中的另一种'],
   value: [
     'value: the site’s in place of a sample or placeholder',
@@ -66,24 +67,23 @@ export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trac
   const manuals = module.manuals.map((name) => {
     const all = ledger(name)
     const steps: TraceStep[] = []
-    let last: object | undefined
     for (const row of all.rows ?? []) {
-      const step = stepOf(all, row)
-      if (steps.length === 0 || step !== last) {
-        const where = step?.lines && `${all.manual}:${step.lines}`
-        const known = steps.find((each) => where && each.where === where)
-        if (known) {
-          known.rows.push(rowOf(row, lang))
-          continue
-        }
+      // where it stands in the manual, whichever step carries it out
+      const step = stepOf(all, { ...row, step: undefined })
+      const where = step?.lines && `${all.manual}:${step.lines}`
+      if (steps.length === 0 || steps.at(-1)!.where !== where) {
+        const script = step && SCRIPT_OF[step.step]
+        const options = [
+          ...(step?.step === 'install' ? ['--install'] : []),
+          ...(step?.via ? [`--via ${step.via}`] : []),
+        ]
         steps.push({
           title: step ? pick(step) : pick(NO_STEP),
           where,
-          script: step && SCRIPT_OF[step.step] + (step.step === 'install' ? ' --install' : ''),
+          script: script && [`${script}.mts`, ...options].join(' '),
           rows: [],
           executed: where && run ? executedAt(run, where) : [],
         })
-        last = step
       }
       steps.at(-1)!.rows.push(rowOf(row, lang))
     }
@@ -116,7 +116,7 @@ function rowOf(row: LedgerRow, lang: Language): TraceRow {
     run: (row.run ?? []).map((run) => run.trimEnd()),
     differs: (row.differs ?? []).map((each) => ({
       lines: each.line,
-      reason: REASONS[each.reason][lang === 'zh' ? 1 : 0],
+      reason: REASONS[each.reason][lang === 'zh' ? 1 : 0].split(/[:：]/)[0]!,
       why: each[lang],
     })),
   }

@@ -144,7 +144,7 @@ describe.runIf(hasManuals)('with the manuals at hand', () => {
             `${name}.yaml, lines ${row.lines}:`,
           ),
         ),
-        ...(row.is === 'command'
+        ...(row.is === 'command' && !row.differs?.some(({ reason }) => reason === 'misprint')
           ? isNamed(
               ({ ledgers }) => void delete ledgers.get(name)!.rows![index]!.run,
               `${name}.yaml, lines ${row.lines}:`,

@@ -119,7 +119,10 @@ function rowWithoutCommand(
   dryRuns: DryRun[],
 ): string[] {
   const where = `${name}.yaml, lines ${row.lines}`
-  if (row.is === 'command' && !row.run) return [`${where}: a command, and nothing is run for it`]
+  // a command that is none, like `helm update repo`, has a reason
+  const isRefused = row.differs?.some(({ reason }) => reason === 'misprint')
+  if (row.is === 'command' && !row.run && !isRefused)
+    return [`${where}: a command, and nothing is run for it`]
   if (!row.run) return []
   const step = stepOf(ledger, row)
   if (!step) return [`${where}: no step carries it out`]

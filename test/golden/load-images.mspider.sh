@@ -51,8 +51,8 @@ export node='{each_node}'
 # Uncompress the tar archive · 解压 tar 压缩包 (mspider.en.md:79-83)
 # differs from mspider.en.md:82: the prompt ~ stands in the command
 # 与 mspider.en.md:82 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:82: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
-# 与 mspider.en.md:82 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间
+# differs from mspider.en.md:82: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy. For the way via chart package one unpacks the chart by hand: tar xf BUNDLE original-chart
+# 与 mspider.en.md:82 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间。若通过 chart 包升级，请手动解压其中的 chart：tar xf 离线包 original-chart
 export source='../../../mspider-offline/{bundle_file}'
 # load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
@@ -60,8 +60,8 @@ export source='../../../mspider-offline/{bundle_file}'
 # Load the images from the local directory to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (mspider.en.md:91-103)
 # differs from mspider.en.md:96, mspider.en.md:102: the prompt ~ stands in the command
 # 与 mspider.en.md:96, mspider.en.md:102 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:96, mspider.en.md:102: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 mspider.en.md:96, mspider.en.md:102 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from mspider.en.md:96, mspider.en.md:102: the images reach the node as a stream, without those that it has and without layers that it has
+# 与 mspider.en.md:96, mspider.en.md:102 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输
 # differs from mspider.en.md:107: the manual has no command for "each node": ssh, one import at a time on a node (flock)
 # 与 mspider.en.md:107 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
 # where the node runs Docker
@@ -81,7 +81,7 @@ done < load/$node.parts
 head -c 1024 /dev/zero) |
   ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
-# Tag the images · 为镜像打 tag (mspider.en.md:105-107)
+# Tag the images · 为镜像打标签（tag） (mspider.en.md:105-107)
 # differs from mspider.en.md:107: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
 # 与 mspider.en.md:107 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
 # where the node runs Docker

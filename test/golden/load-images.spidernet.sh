@@ -49,15 +49,15 @@ export node='{each_node}'
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Unpack the tar compressed file · 解压 tar 压缩包 (spidernet.en.md:91-95)
-# differs from spidernet.en.md:94: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy
-# 与 spidernet.en.md:94 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间
+# differs from spidernet.en.md:94: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that neither this machine nor a node needs room for a second copy. For the way via chart package one unpacks the chart by hand: tar xf BUNDLE original-chart
+# 与 spidernet.en.md:94 不同：不解压离线包：直接读取 images.tar 在包中的字节，本机和节点都不需要存放第二份副本的空间。若通过 chart 包升级，请手动解压其中的 chart：tar xf 离线包 original-chart
 export source='../../../spidernet-offline/{bundle_file}'
 # load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the images from the local file to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (spidernet.en.md:103-115)
-# differs from spidernet.en.md:108, spidernet.en.md:114: the images reach the node as a stream (-), without those that it has and without layers that it has
-# 与 spidernet.en.md:108, spidernet.en.md:114 不同：镜像以流的方式（-）传到节点，节点已有的镜像和层不再传输
+# differs from spidernet.en.md:108, spidernet.en.md:114: the images reach the node as a stream, without those that it has and without layers that it has
+# 与 spidernet.en.md:108, spidernet.en.md:114 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输
 # differs from spidernet.en.md:114: without -n k8s.io the images land in the namespace default, where the kubelet never sees them
 # 与 spidernet.en.md:114 不同：缺少 -n k8s.io 时镜像会导入到 default 命名空间，kubelet 无法看到
 # differs from spidernet.en.md:119: the manual has no command for "each node": ssh, one import at a time on a node (flock)
@@ -79,7 +79,7 @@ done < load/$node.parts
 head -c 1024 /dev/zero) |
   ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
-# Tag the images · 为镜像打 tag (spidernet.en.md:117-119)
+# Tag the images · 为镜像打标签（tag） (spidernet.en.md:117-119)
 # differs from spidernet.en.md:119: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
 # 与 spidernet.en.md:119 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
 # where the node runs Docker

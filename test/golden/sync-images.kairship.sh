@@ -26,7 +26,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Create load-image.yaml · 创建 load-image.yaml (kairship.en.md:30-75)
 # differs from kairship.en.md:42: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
-# 与 kairship.en.md:42 不同：离线包放入独立目录并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
+# 与 kairship.en.md:42 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
 # differs from kairship.en.md:49-55: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
 # 与 kairship.en.md:49-55 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
 export source='../../../kairship/{bundle_file}'
@@ -49,7 +49,7 @@ EOF
 
 # Run the command to synchronize the images · 执行同步镜像命令 (kairship.en.md:77-81)
 # differs from kairship.en.md:80: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
-# 与 kairship.en.md:80 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
+# 与 kairship.en.md:80 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；退出码为 0 不代表同步成功，因此前后都会查询镜像仓库
 (cd charts-syncer && \
 TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME" \
 TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD" \

@@ -26,7 +26,7 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 # Create load-image.yaml · 创建 load-image.yaml (mspider.en.md:15-67)
 # differs from mspider.en.md:27: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
-# 与 mspider.en.md:27 不同：离线包放入独立目录并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
+# 与 mspider.en.md:27 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
 # differs from mspider.en.md:34-40: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
 # 与 mspider.en.md:34-40 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
 export source='../../../mspider-offline/{bundle_file}'
@@ -51,7 +51,7 @@ EOF
 # differs from mspider.en.md:72: the prompt ~ stands in the command
 # 与 mspider.en.md:72 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:72: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
-# 与 mspider.en.md:72 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；其退出码 0 并不可信，因此前后都会查询镜像仓库
+# 与 mspider.en.md:72 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；退出码为 0 不代表同步成功，因此前后都会查询镜像仓库
 (cd charts-syncer && \
 TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME" \
 TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD" \

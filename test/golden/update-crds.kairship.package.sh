@@ -21,9 +21,9 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
-# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
+# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply (its annotation holds 262144 bytes)
 # 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
-# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
+# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established
 # 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 export version='{version_of_the_chart_package}'
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else

@@ -44,9 +44,9 @@ export version='{version_of_the_chart_package}'
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/，且镜像仓库中必须存在
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
-# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply
+# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply (its annotation holds 262144 bytes)
 # 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
-# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
+# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established
 # 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD

@@ -69,9 +69,9 @@ ln -sfn backups/kairship/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:170-175)
 # differs from kairship.en.md:173: the chart would be unpacked over the bundle directory ./kairship; it gets a directory of its own
 # 与 kairship.en.md:173 不同：chart 会解压到离线包目录 ./kairship 之上；这里使用独立的目录
-# differs from kairship.en.md:174: large CRDs do not fit into client-side apply; they are applied server-side, after they were saved
+# differs from kairship.en.md:174: large CRDs do not fit into client-side apply (its annotation holds 262144 bytes); they are applied server-side, after they were saved
 # 与 kairship.en.md:174 不同：CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先保存旧 CRD，再使用 server-side apply
-# differs from kairship.en.md:174: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm owns since the installation; kubectl wait sees them established
+# differs from kairship.en.md:174: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established
 # 与 kairship.en.md:174 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
 rm -rf charts/kairship && mkdir -p charts/kairship
 helm pull kairship/kairship --version $version -d charts/kairship && tar -zxf charts/kairship/*.tgz -C charts/kairship

@@ -46,17 +46,17 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
-# differs from mspider.en.md:134, mspider.en.md:141: the prompt ~ stands in the command
-# 与 mspider.en.md:134, mspider.en.md:141 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+# differs from mspider.en.md:134: the prompt ~ stands in the command
+# 与 mspider.en.md:134 不同：命令中混入了提示符 ~
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:144: the prompt ~ stands in the command
-# 与 mspider.en.md:144 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141, mspider.en.md:144: the prompt ~ stands in the command
+# 与 mspider.en.md:141, mspider.en.md:144 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，上一步已执行 `helm repo update`，不再重复
 helm search repo mspider-release/mspider --versions
 export version=0.20.1
 
@@ -69,8 +69,8 @@ export version=0.20.1
 # 与 mspider.en.md:161-166 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:164-166: names the online registry and a values file that was never written; the site's registry and the given --values are used
 # 与 mspider.en.md:164-166 不同：手册写的是在线镜像仓库和一个从未生成的参数文件；这里使用站点的镜像仓库和 --values 指定的文件
-# differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; it is run with --install only
-# 与 mspider.en.md:161-166 不同：我们的理解：上一节的命令（--install、--create-namespace、独立的参数文件）用于首次安装，仅在指定 --install 时执行
+# differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; upgrade.mts runs it with --install only
+# 与 mspider.en.md:161-166 不同：我们的理解：本节的命令（--install、--create-namespace、独立的参数文件）用于首次安装，仅在运行 upgrade.mts 时加 --install 才执行
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -44,17 +44,17 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
-# differs from mspider.en.md:134, mspider.en.md:141: the prompt ~ stands in the command
-# 与 mspider.en.md:134, mspider.en.md:141 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，且刚刚已执行 `helm repo update`
+# differs from mspider.en.md:134: the prompt ~ stands in the command
+# 与 mspider.en.md:134 不同：命令中混入了提示符 ~
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:144: the prompt ~ stands in the command
-# 与 mspider.en.md:144 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141, mspider.en.md:144: the prompt ~ stands in the command
+# 与 mspider.en.md:141, mspider.en.md:144 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，上一步已执行 `helm repo update`，不再重复
 helm search repo mspider-release/mspider --versions
 export version='{newest_stable_version}'
 
