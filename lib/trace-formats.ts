@@ -255,7 +255,7 @@ export function toHtml(trace: Trace, lang: Language): string {
 <html lang="${lang === 'zh' ? 'zh-CN' : 'en'}">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${e(trace.title)}: ${words.heading}</title><style>${STYLE}</style></head>
-<body><h1>${words.heading}</h1><p class="note">${e(trace.title)}${trace.run ? ` · ${words.executed} ${e(trace.run)}` : ''}<br>${words.values}</p>
+<body><h1>${words.heading}</h1><p class="note">${e(trace.title)}${trace.run ? ` · ${words.executed} ${e(trace.run)}` : ''}<br>${e(words.values)}</p>
 <ul class="why">${reasons}</ul>
 ${manuals}
 ${others}

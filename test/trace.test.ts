@@ -60,6 +60,7 @@ describe.each(modules)('the trace of %s', (module) => {
   test('as a page needs nothing but itself', async () => {
     const { stdout } = await trace(module, '--format', 'html')
     expect(stdout).toMatch(/^<!doctype html>/)
+    expect(stdout).toContain('state/&lt;site&gt;/&lt;module&gt;/')
     expect(stdout).not.toMatch(/<(script|link|img|iframe)\b|\b(src|href)=|@import|url\(/)
   })
 })
