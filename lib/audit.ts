@@ -1,5 +1,13 @@
 import { createHash } from 'node:crypto'
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeSync,
+} from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { EXIT, Failure } from './failure.ts'
 import { flock } from './locks.ts'
@@ -65,12 +73,12 @@ export function audit(fact: Fact) {
       // two scripts of one module may write at the same time; the lock ends with the descriptor
       const locked = flock(descriptor, '-w', '10')
       if (locked.status !== 0) throw new Error(locked.error?.message ?? 'it stays locked')
-      const { last, torn } = endOf(descriptor)
+      const { last, torn, isOpen } = endOf(descriptor)
       // what a full disk or a crash cut off is ended, and stays as evidence
-      let text = torn && !torn.endsWith('\n') ? '\n' : ''
+      let text = isOpen ? '\n' : ''
       let seq = last ? Number(JSON.parse(last).seq) : 0
       let newest = last
-      const cut = torn && { torn: sha256(torn.replace(/\n$/, '')) }
+      const cut = torn.length > 0 && { torn: sha256(torn) }
       for (const [index, each] of [...pending, fact].entries()) {
         const record = { seq: ++seq, time: new Date().toISOString(), run: trail.run, ...each }
         newest = JSON.stringify({ ...record, ...(index === 0 && cut), prev: sha256(newest) })
@@ -95,6 +103,20 @@ export function audit(fact: Fact) {
   }
 }
 
+/**
+ * What syslog is told before a head: the trail is known by its first record, since two sites may have
+ * the same name.
+ * @param first sha256 of the first record
+ */
+export const syslogWords = (module: string, site: string, first: string) =>
+  `--module ${module} at ${site}, audit ${first.slice(0, 16)}, head `
+
+/** The same of this run's trail, with its head. */
+export function headForSyslog(module: string, site: string): string {
+  const [first] = trail ? linesOf(readFileSync(trail.path)) : []
+  return syslogWords(module, site, first ? sha256(first) : '') + head
+}
+
 /** The sha256 of the newest record of this run: who knows it can tell that the tail was cut off. */
 export function auditHead(): string {
   return head
@@ -104,25 +126,42 @@ export function sha256(data: string | Buffer): string {
   return createHash('sha256').update(data).digest('hex')
 }
 
-/** The last whole record of the file, and what stands behind it: lines that were cut off. */
-function endOf(descriptor: number): { last: string; torn: string } {
+/**
+ * The last whole record of the file, what stands behind it (lines that were cut off, without their last
+ * line break), and whether the file ends without a line break.
+ */
+function endOf(descriptor: number): { last: string; torn: Buffer; isOpen: boolean } {
   const { size } = fstatSync(descriptor)
   let text = Buffer.alloc(0)
+  let isOpen = false
   for (let end = size; end > 0;) {
     const piece = Buffer.alloc(Math.min(end, 65536))
     end -= piece.length
     readSync(descriptor, piece, 0, piece.length, end)
     text = Buffer.concat([piece, text])
+    isOpen = text.at(-1) !== 10
+    const lines = linesOf(text)
     // the first line is whole where the file begins with it
-    const lines = text.toString('latin1').split('\n')
-    for (let index = lines.length - 2; index >= (end > 0 ? 1 : 0); index--) {
-      const line = Buffer.from(lines[index]!, 'latin1').toString()
+    for (let index = lines.length - 1; index >= (end > 0 ? 1 : 0); index--) {
+      const line = lines[index]!.toString()
       if (!isRecord(line)) continue
-      const torn = Buffer.from(lines.slice(index + 1).join('\n'), 'latin1').toString()
-      return { last: line, torn }
+      const behind = lines.slice(0, index + 1).reduce((sum, { length }) => sum + length + 1, 0)
+      const torn = text.subarray(behind, isOpen ? undefined : -1)
+      return { last: line, torn, isOpen }
     }
   }
-  return { last: '', torn: text.toString() }
+  return { last: '', torn: isOpen ? text : text.subarray(0, -1), isOpen }
+}
+
+/** The lines of some bytes; a line break at their end ends the last one. */
+export function linesOf(bytes: Buffer): Buffer[] {
+  const lines: Buffer[] = []
+  for (let from = 0; from < bytes.length;) {
+    const end = bytes.indexOf(10, from)
+    lines.push(bytes.subarray(from, end < 0 ? undefined : end))
+    from = end < 0 ? bytes.length : end + 1
+  }
+  return lines
 }
 
 /** Is it a whole record? Its last field is the hash of the one before. */

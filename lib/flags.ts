@@ -136,7 +136,7 @@ const FLAGS = {
     value: 'TEXT',
     en: 'the change ticket, for the audit',
     zh: '变更单号，记入审计日志',
-    form: /^[^\n{}]+$/,
+    form: /^[^\p{Cc}{}]+$/u,
   },
   site: {
     value: 'FILE',

@@ -1,10 +1,12 @@
 import { execFile } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { syslogWords } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
 import { type FlagName, type Flags } from './flags.ts'
 import { readInputs, type Inputs } from './inputs.ts'
+import { flock } from './locks.ts'
 import {
   describeRun,
   readTrail,
@@ -39,12 +41,25 @@ export async function readTrailOf({
       `没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`,
     )
   }
+  const bytes = readLocked(path)
+  const { first } = readTrail(bytes)
   const heads = [
     ...(flags.head ? [flags.head] : []),
-    ...(await headsInSyslog(`--module ${module.name} at ${site.name}: audit head `)),
+    ...(await headsInSyslog(syslogWords(module.name, site.name, first))),
     ...headsOfSuccess(join(stateDirectory, 'last-success.json')),
   ]
-  return { path, heads, ...readTrail(readFileSync(path, 'utf8'), heads) }
+  return { path, heads, ...readTrail(bytes, heads) }
+}
+
+/** Not while a script is writing a record. */
+function readLocked(path: string): Buffer {
+  const descriptor = openSync(path, 'r')
+  try {
+    flock(descriptor, '-s', '-w', '10')
+    return readFileSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
 }
 
 /** What the scripts have handed to syslog: the journal, or the files of rsyslog. */
@@ -120,7 +135,7 @@ export function showRuns({ records }: Trail, { run: id, json, lang }: Flags) {
  * @throws Failure 65 naming the first line that is not
  */
 export function tellVerdict(
-  { path, records, head, heads, tampered }: ReadTrail,
+  { path, records, head, heads, behind, tampered }: ReadTrail,
   { lang, order, json }: Flags,
 ) {
   if (tampered) throw notAsWritten(path, tampered)
@@ -131,11 +146,15 @@ export function tellVerdict(
       ? `${path}：${records.length} 条记录，与写入时一致（已与 ${known} 个已知哈希比对）。末条记录的哈希：${head}`
       : `${path}: ${records.length} records, as they were written (held against ${known} known heads). Head: ${head}`,
   )
-  if (known === 0)
+  if (behind > 0)
     console.log(
-      lang === 'zh'
-        ? '没有已知的哈希：无法判断末尾是否被截断。请使用 --head'
-        : 'No head is known: nobody can tell whether its end was cut off. Give one with --head',
+      known === 0
+        ? lang === 'zh'
+          ? '没有已知的哈希：无法判断末尾是否被截断。请使用 --head'
+          : 'No head is known: nobody can tell whether its end was cut off. Give one with --head'
+        : lang === 'zh'
+          ? `最后一个已知哈希之后还有 ${behind} 条记录：其后是否被截断或追加，无法判断。请用 --head 给出更新的哈希`
+          : `${behind} records stand behind the last known head: nobody can tell whether some were cut off there, or added. Give a newer one with --head`,
     )
 }
 

@@ -1,11 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync, readdirSync } from 'node:fs'
 import { homedir, hostname, userInfo } from 'node:os'
 import { delimiter, dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { audit, auditHead, note, openAudit, sha256 } from './audit.ts'
+import { audit, auditHead, headForSyslog, note, openAudit, sha256 } from './audit.ts'
 import { ROOT } from './checked-files.ts'
 import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -182,7 +182,7 @@ export async function finish() {
     audit({ event: 'end', exitCode: 0 })
     const success = { time, script, module: module.name, run: runId(run), auditHead: auditHead() }
     writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
-    await toSyslog(inputs)
+    toSyslog(inputs)
     printResults(0)
     print(
       `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计日志末条记录的哈希: ${auditHead()})\n`,
@@ -207,11 +207,11 @@ function lastSuccess(path: string): Record<string, unknown> {
 }
 
 /** Hands the head of the audit to syslog, where it is out of reach for who changes the file. */
-async function toSyslog({ script, module, site }: Inputs) {
+function toSyslog({ script, module, site }: Inputs) {
   if (!existsSync('/dev/log')) return
-  const text = `${script} --module ${module.name} at ${site.name}: audit head ${auditHead()}`
-  const sent = promisify(execFile)('logger', ['-t', 'dce-upgrade', text], { timeout: 5000 })
-  await sent.catch(() => {}) // the work is done; the head is printed too
+  const text = `${script} ${headForSyslog(module.name, site.name)}`
+  // where it fails: the head is printed too
+  spawnSync('logger', ['-t', 'dce-upgrade', text], { timeout: 5000, stdio: 'ignore' })
 }
 
 /** Adds to what --json prints. */
@@ -250,6 +250,9 @@ function endOfProcess() {
   printResults(exitCode, failure)
   try {
     audit({ event: 'end', exitCode, failure: failure && redact(failure.en), step: failure?.step })
+    if (!current) return
+    toSyslog(current.inputs)
+    process.stderr.write(`audit head · 审计日志末条记录的哈希: ${auditHead()}\n`)
   } catch {
     // the failure that is being reported is the one that counts
   }
@@ -336,6 +339,20 @@ export function credentialHelpers(url: string): string {
 function begin(run: Run, tools: string[]) {
   const { inputs, env } = run
   const { script, module, site, flags, stateDirectory } = inputs
+  process.umask(0o077)
+  const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
+  writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
+  openAudit(join(stateDirectory, 'audit.jsonl'), runId(run))
+  audit({
+    event: 'start',
+    script,
+    module: module.name,
+    arguments: { ...flags },
+    ticket: flags.ticket,
+    who: whoRuns(),
+    host: hostname(),
+    files: filesThatRun(inputs),
+  })
   const missing = tools.filter((tool) => !onPath(tool, env['PATH']!))
   if (missing.length > 0) {
     throw new Failure(
@@ -358,20 +375,6 @@ function begin(run: Run, tools: string[]) {
       { state: UNCHANGED, next: ['run the same command again', '请重新执行同一命令'] },
     )
   }
-  process.umask(0o077)
-  const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
-  writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
-  openAudit(join(stateDirectory, 'audit.jsonl'), runId(run))
-  audit({
-    event: 'start',
-    script,
-    module: module.name,
-    arguments: { ...flags },
-    ticket: flags.ticket,
-    who: whoRuns(),
-    host: hostname(),
-    files: filesThatRun(inputs),
-  })
   run.tools = tools.map((tool) => onPath(tool, env['PATH']!)!)
   watchSignals((failure) =>
     run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),

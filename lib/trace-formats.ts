@@ -1,4 +1,5 @@
 import escapeHtml from 'escape-html'
+import { visible } from './trail.ts'
 import { REASONS, type Language, type Trace, type TraceRow } from './trace.ts'
 
 const WORDS = {
@@ -15,6 +16,7 @@ const WORDS = {
     differs: 'differs',
     executed: 'executed in the run',
     notExecuted: 'not executed in this run',
+    elsewhere: 'executed in the run, at no place of these manuals',
     others: 'Commands that no manual has',
     reasons: 'The reasons',
     values:
@@ -34,6 +36,7 @@ const WORDS = {
     differs: '差异',
     executed: '该次运行中执行的命令',
     notExecuted: '该次运行中未执行',
+    elsewhere: '该次运行中执行、但不属于上述手册任何步骤的命令',
     others: '手册中没有的命令',
     reasons: '差异原因',
     values:
@@ -85,12 +88,23 @@ export function toTerminal(trace: Trace, lang: Language, columns = 120): string 
       }
     }
   }
+  if (trace.executed.length > 0) {
+    out.push('', `=== ${words.elsewhere} ===`)
+    for (const { time, command, variables, ended } of trace.executed)
+      out.push(
+        `${time}  ${ended}`,
+        ...`${command}\n${variables}`
+          .trimEnd()
+          .split('\n')
+          .map((line) => `  ${line}`),
+      )
+  }
   if (trace.others.length > 0) {
     out.push('', `=== ${words.others} ===`)
     for (const { script, run, why } of trace.others)
       out.push('', `${script}: ${why}`, ...run.split('\n').map((line) => `  ${line}`))
   }
-  return out.join('\n')
+  return visible(out.join('\n'))
 }
 
 /** Chinese characters take two columns. */
@@ -148,6 +162,11 @@ export function toMarkdown(trace: Trace, lang: Language): string {
           out.push('', `${time}, ${ended}`, '', ...fence(`${command}\n${variables}`.trimEnd()))
       }
     }
+  }
+  if (trace.executed.length > 0) {
+    out.push('', `## ${words.elsewhere}`)
+    for (const { time, command, variables, ended } of trace.executed)
+      out.push('', `${time}, ${ended}`, '', ...fence(`${command}\n${variables}`.trimEnd()))
   }
   if (trace.others.length > 0) {
     out.push('', `## ${words.others}`)
@@ -214,15 +233,17 @@ export function toHtml(trace: Trace, lang: Language): string {
       .join('')
     return `<tr><td><pre>${lines}</pre></td><td>${run || none}${same}${why && `<ul class="why">${why}</ul>`}</td></tr>`
   }
-  const executedHtml = (step: Trace['manuals'][number]['steps'][number]): string => {
-    if (!trace.run || !step.where) return ''
-    if (step.executed.length === 0) return `<div class="executed">${words.notExecuted}</div>`
-    return step.executed
+  const executed = (commands: Trace['executed']) =>
+    commands
       .map(
         ({ time, command, variables, ended }) =>
           `<div class="executed">${words.executed}: ${e(time)}, ${e(ended)}<pre>${e(`${command}\n${variables}`.trimEnd())}</pre></div>`,
       )
       .join('')
+  const executedHtml = (step: Trace['manuals'][number]['steps'][number]): string => {
+    if (!trace.run || !step.where) return ''
+    if (step.executed.length === 0) return `<div class="executed">${words.notExecuted}</div>`
+    return executed(step.executed)
   }
   const head = `<thead><tr><th>${words.manual}</th><th>${words.run}</th></tr></thead>`
   const manuals = trace.manuals
@@ -238,6 +259,8 @@ export function toHtml(trace: Trace, lang: Language): string {
           .join('\n'),
     )
     .join('\n')
+  const elsewhere =
+    trace.executed.length === 0 ? '' : `<h2>${words.elsewhere}</h2>${executed(trace.executed)}`
   const others =
     trace.others.length === 0
       ? ''
@@ -258,6 +281,7 @@ export function toHtml(trace: Trace, lang: Language): string {
 <body><h1>${words.heading}</h1><p class="note">${e(trace.title)}${trace.run ? ` · ${words.executed} ${e(trace.run)}` : ''}<br>${e(words.values)}</p>
 <ul class="why">${reasons}</ul>
 ${manuals}
+${elsewhere}
 ${others}
 ${sign}
 </body></html>`

@@ -56,6 +56,8 @@ export interface Trace {
   others: { script: string; run: string; why: string }[]
   /** the recorded run, where one was asked for */
   run?: string
+  /** what it executed at no place of these manuals */
+  executed: TraceStep['executed']
 }
 
 /**
@@ -82,13 +84,14 @@ export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trac
           where,
           script: script && [`${script}.mts`, ...options].join(' '),
           rows: [],
-          executed: where && run ? executedAt(run, where) : [],
+          executed: where && run ? executedAt(run, (places) => places.includes(where)) : [],
         })
       }
       steps.at(-1)!.rows.push(rowOf(row, lang))
     }
     return { name: all.manual!, steps }
   })
+  const known = new Set(manuals.flatMap(({ steps }) => steps.map(({ where }) => where)))
   const others = (ledger('none').commands ?? [])
     .filter(({ modules }) => !modules || modules.includes(module.name))
     .map((each) => ({
@@ -101,6 +104,7 @@ export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trac
     manuals,
     others,
     run: run && `${run.run}: ${run.start?.['script']}`,
+    executed: run ? executedAt(run, (places) => !places.some((place) => known.has(place))) : [],
   }
 }
 
@@ -122,10 +126,13 @@ function rowOf(row: LedgerRow, lang: Language): TraceRow {
   }
 }
 
-/** The commands that a run recorded at a place of the manual. */
-function executedAt({ commands }: RecordedRun, where: string): TraceStep['executed'] {
+/** The commands that a run recorded at some places of the manuals. */
+function executedAt(
+  { commands }: RecordedRun,
+  isAt: (places: (string | undefined)[]) => boolean,
+): TraceStep['executed'] {
   return commands
-    .filter(({ command }) => String(command['manual']).split(', ').includes(where))
+    .filter(({ command }) => isAt(String(command['manual']).split(', ')))
     .map(({ command, ended }) => ({
       time: command.time,
       command: command['command'],

@@ -1,4 +1,4 @@
-import { isRecord, sha256 } from './audit.ts'
+import { isRecord, linesOf, sha256 } from './audit.ts'
 
 /** A record of the audit: its fields are those that the scripts gave it. */
 export interface AuditRecord {
@@ -22,8 +22,11 @@ export interface Tampered {
 
 export interface Trail {
   records: AuditRecord[]
-  /** the sha256 of the last record */
+  /** the sha256 of the last record, and of the first */
   head: string
+  first: string
+  /** how many records stand behind the last known head: nobody can tell whether they are all */
+  behind: number
   tampered?: Tampered
 }
 
@@ -31,30 +34,29 @@ export interface Trail {
  * Reads an audit, and looks whether it is as it was written: each record carries its number and the
  * sha256 of the record before. Lines that a full disk or a crash cut off belong to it where the record
  * behind them carries their sha256 too.
- * @param text the content of audit.jsonl
+ * @param bytes the content of audit.jsonl
  * @param heads sha256 of records that must be there: as they were printed, or handed to syslog
  */
-export function readTrail(text: string, heads: string[] = []): Trail {
-  const lines = text.split('\n')
-  const rest = lines.pop()!
+export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
+  const all = linesOf(bytes).map((line) => ({ line, record: recordIn(line) }))
   const records: AuditRecord[] = []
-  const hashes = new Set<string>()
-  let before = '' // the last whole record
-  let torn: string[] = []
+  const hashes: string[] = []
+  let before = '' // the sha256 of the last whole record
+  let torn: Buffer[] = []
   let tampered: Tampered | undefined
   const found = (line: number, en: string, zh: string) => (tampered ??= { line, en, zh })
 
-  lines.forEach((line, index) => {
-    if (!isRecord(line)) return void torn.push(line)
-    const record: AuditRecord = JSON.parse(line)
+  all.forEach(({ line, record }, index) => {
+    if (!record) return void torn.push(line)
     const at = index + 1
-    const cut = torn.length > 0 ? sha256(torn.join('\n')) : undefined
+    const cut = torn.length > 0 ? sha256(joined(torn)) : undefined
     if (record.torn !== cut) {
       if (cut) found(at - torn.length, 'it is no record', '不是有效的记录')
       else found(at, 'a line before it was removed', '其前面有一行被删除')
     }
-    const follows = record.prev === sha256(before)
+    const follows = record.prev === (before || sha256(''))
     const isNext = record.seq === records.length + 1
+    const hash = sha256(line)
     if (follows && !isNext) found(at, 'it was changed', '该行被修改')
     else if (!follows && !isNext)
       found(
@@ -63,30 +65,48 @@ export function readTrail(text: string, heads: string[] = []): Trail {
         `其序号为 ${record.seq}，应为 ${records.length + 1}：此处有行被删除、插入或调换`,
       )
     else if (!follows) {
-      // which of the two was changed? The line behind, or a known head, knows this one
-      const next = lines[index + 1]
-      const isKnown =
-        heads.includes(sha256(line)) ||
-        (next !== undefined && isRecord(next) && JSON.parse(next).prev === sha256(line))
+      // which of the two was changed? The record behind, or a known head, knows this one
+      const next = all.slice(at).find((each) => each.record)?.record
+      const isKnown = heads.includes(hash) || next?.prev === hash
       found(isKnown && index > 0 ? at - 1 - torn.length : at, 'it was changed', '该行被修改')
     }
     records.push(record)
-    hashes.add(sha256(line))
-    before = line
+    hashes.push(hash)
+    before = hash
     torn = []
   })
-  if (rest !== '') torn.push(rest)
-  if (torn.length > 0)
-    found(lines.length + (rest === '' ? 0 : 1) - torn.length + 1, 'it is cut off', '该行不完整')
-  const missing = heads.find((head) => !hashes.has(head))
+  if (torn.length > 0) found(all.length - torn.length + 1, 'it is cut off', '该行不完整')
+  else if (bytes.length > 0 && bytes.at(-1) !== 10) found(all.length, 'it is cut off', '该行不完整')
+  const missing = heads.find((head) => !hashes.includes(head))
   if (missing !== undefined)
     found(
-      lines.length + 1,
+      all.length + 1,
       `the record with the sha256 ${missing} is not there: the end was cut off, or all of it was replaced`,
       `缺少 sha256 为 ${missing} 的记录：末尾被截断，或整个文件被替换`,
     )
-  return { records, head: before ? sha256(before) : '', tampered }
+  const lastKnown = hashes.findLastIndex((hash) => heads.includes(hash))
+  return {
+    records,
+    head: before,
+    first: hashes[0] ?? '',
+    behind: hashes.length - 1 - lastKnown,
+    tampered,
+  }
 }
+
+const joined = (lines: Buffer[]) =>
+  Buffer.concat(lines.flatMap((line, index) => (index > 0 ? [Buffer.from('\n'), line] : [line])))
+
+function recordIn(line: Buffer): AuditRecord | undefined {
+  const text = line.toString()
+  return isRecord(text) ? JSON.parse(text) : undefined
+}
+
+/** Without what a terminal would take for an order: a ticket, or an output, could bring it. */
+export const visible = (text: unknown): string =>
+  String(text ?? '').replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, (each) =>
+    each === '\n' ? each : `\\x${each.codePointAt(0)!.toString(16).padStart(2, '0')}`,
+  )
 
 /** A run, as the audit has it. */
 export interface RecordedRun {
@@ -152,7 +172,7 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
     if (command['step'] !== step) lines.push('', `  ${(step = command['step'])}`)
     const variables = Object.entries(command['variables'] ?? {})
     lines.push(
-      `  ${command.time.slice(11, 19)}  $ ${command['command'].replaceAll('\n', '\n              ')}`,
+      `  ${command.time.slice(11, 19)}  $ ${String(command['command'] ?? '').replaceAll('\n', '\n              ')}`,
     )
     if (variables.length > 0)
       lines.push(`            ${variables.map(([name, value]) => `${name}=${value}`).join(' ')}`)
@@ -164,7 +184,7 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
       }`,
     )
   }
-  return lines.join('\n')
+  return visible(lines.join('\n'))
 }
 
 /** The first and the last known state of each release. */

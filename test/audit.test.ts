@@ -54,6 +54,8 @@ beforeAll(async () => {
 /** An edit of the trail: the new text, and the first line that is not as it was. */
 interface Edit {
   text: string
+  /** where it is no text */
+  bytes?: Buffer
   lines: number[]
 }
 
@@ -68,7 +70,7 @@ const edits: Record<string, (one: number, other: number) => Edit> = {
     const line = bytes.subarray(0, at).toString('latin1').split('\n').length
     const isLast = line === lines.length
     // where the last line is another one, its record is missing behind it
-    return { text: bytes.toString('latin1'), lines: isLast ? [line, line + 1] : [line] }
+    return { text: bytes.toString(), bytes, lines: isLast ? [line, line + 1] : [line] }
   },
   drop(one) {
     const at = Math.floor(one * lines.length)
@@ -111,7 +113,7 @@ const moments = fc.sample(
 
 describe('the trail of ten runs', () => {
   test('is found as it was written', () => {
-    const read = readTrail(trail, [head])
+    const read = readTrail(Buffer.from(trail), [head])
     expect(read.tampered).toBeUndefined()
     expect(read.head).toBe(head)
   })
@@ -120,7 +122,7 @@ describe('the trail of ten runs', () => {
     const missed = moments.flatMap(([one, other], index) => {
       const kind = kinds[index % kinds.length]!
       const edit = edits[kind]!(one, other)
-      const found = readTrail(edit.text, [head]).tampered?.line
+      const found = readTrail(edit.bytes ?? Buffer.from(edit.text), [head]).tampered?.line
       return found !== undefined && edit.lines.includes(found)
         ? []
         : [`${kind} ${one} ${other}: line ${edit.lines}, found ${found}`]
@@ -134,8 +136,10 @@ describe('the trail of ten runs', () => {
       const record = { ...JSON.parse(line), host: 'elsewhere', prev: sha256(prev) }
       return (prev = JSON.stringify(record))
     })
-    expect(readTrail(textOf(forged)).tampered).toBeUndefined()
-    expect(readTrail(textOf(forged), [head]).tampered?.en).toContain('all of it was replaced')
+    expect(readTrail(Buffer.from(textOf(forged))).tampered).toBeUndefined()
+    expect(readTrail(Buffer.from(textOf(forged)), [head]).tampered?.en).toContain(
+      'all of it was replaced',
+    )
   })
 })
 
@@ -202,7 +206,7 @@ test('a line that a full disk cut off stays as evidence: the next run goes on be
 test('two runs at the same time do not disturb each other’s records', async () => {
   try {
     await Promise.all([refusedRun('one'), refusedRun('other'), refusedRun('third')])
-    const read = readTrail(readFileSync(path, 'utf8'), [head])
+    const read = readTrail(readFileSync(path), [head])
     expect(read.tampered).toBeUndefined()
     expect(read.records).toHaveLength(lines.length + 6)
   } finally {

@@ -36,7 +36,7 @@ export function fenceLines(manual: string[]): Map<number, number> {
   const inside = new Map<number, number>()
   let indent: number | undefined
   manual.forEach((line, index) => {
-    const [, blanks] = /^(\s*)```/.exec(line) ?? []
+    const [, blanks] = /^(\s*)(?:```|~~~)/.exec(line) ?? []
     if (blanks !== undefined) indent = indent === undefined ? blanks.length : undefined
     else if (indent !== undefined) inside.set(index + 1, indent)
   })
@@ -81,7 +81,7 @@ export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string
 function linesWithoutRow(name: string, manual: string[], rows: LedgerRow[]): string[] {
   const problems: string[] = []
   const inside = fenceLines(manual)
-  const covered = new Map<number, number>()
+  const covered = new Set<number>()
   for (const row of rows) {
     for (const { number, text, isAll } of linesOf(row)) {
       const line = manual[number - 1] ?? ''
@@ -94,11 +94,11 @@ function linesWithoutRow(name: string, manual: string[], rows: LedgerRow[]): str
         if (indent !== undefined) problems.push(`${where}: prose, but it is in a fence`)
       } else {
         if (indent === undefined) problems.push(`${where}: no line of a fence`)
-        if (line.slice(indent ?? 0).trimEnd() !== text)
+        if (line.slice(0, indent).trim() !== '' || line.slice(indent ?? 0).trimEnd() !== text)
           problems.push(`${where}: the manual says something else than its row: ${line}`)
         if (covered.has(number)) problems.push(`${where}: two rows`)
       }
-      covered.set(number, 1)
+      covered.add(number)
     }
   }
   manual.forEach((line, index) => {
@@ -124,6 +124,10 @@ function rowWithoutCommand(
   if (row.is === 'command' && !row.run && !isRefused)
     return [`${where}: a command, and nothing is run for it`]
   if (!row.run) return []
+  // a footnote mark is no part of a command
+  const manual = row.text.replaceAll(/ # \(\d+\)$/gm, '').trim()
+  if (row.is === 'command' && row.run.join('\n').trim() !== manual && !row.differs?.length)
+    return [`${where}: we run something else, and nothing says why`]
   const step = stepOf(ledger, row)
   if (!step) return [`${where}: no step carries it out`]
   const via = row.via ?? step.via

@@ -293,7 +293,7 @@ export function isKept(before: Record<string, string>, after: Record<string, str
 
 /** The audit is as it was written; a run that was killed is in it, as one without an end. */
 export function chainHolds(state: string, module: string) {
-  const { records, tampered } = readTrail(readFileSync(join(state, module, 'audit.jsonl'), 'utf8'))
+  const { records, tampered } = readTrail(readFileSync(join(state, module, 'audit.jsonl')))
   expect(tampered).toBeUndefined()
   for (const run of runsOf(records)) {
     const text = describeRun(run, 'en')

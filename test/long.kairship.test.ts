@@ -9,6 +9,8 @@ import {
   testSyncedUpgrade,
   testLoadedUpgrade,
 } from './lab-upgrades.ts'
+import { nodesOf } from './lab/lab.ts'
+import { onTheNodes } from './load-site.ts'
 import { runProgram } from './run-script.ts'
 
 testFailedRollout(
@@ -28,7 +30,10 @@ testFailedRollout(
 testUpgrade('kairship', 'repo')
 testUpgrade('kairship', 'package')
 
-const scripts = readdirSync('scripts').map((file) => file.replace(/\.mts$/, ''))
+// those that only read are asked afterwards
+const scripts = readdirSync('scripts')
+  .map((file) => file.replace(/\.mts$/, ''))
+  .filter((script) => script !== 'audit' && script !== 'trace')
 const { harbor, oci, username, password } = lab.chartRepository
 
 test.each(
@@ -41,10 +46,12 @@ test.each(
   async (script, kind, url, user, canary) => {
     await installOld('kairship')
     const isSync = script === 'sync-images'
+    const isLoad = script === 'load-images'
     // a project of its own has nothing yet, so that everything is pushed
     const project = isSync ? `canary-${kind!.toLowerCase()}` : 'release.daocloud.io'
     const { site } = labSite({
       project,
+      ...(isLoad && { nodes: nodesOf(lab) }),
       chartRepository: {
         kind,
         url: url!.replace(/[^/]+$/, project),
@@ -60,30 +67,35 @@ test.each(
       5,
     )
     for (const own of ['home', 'tmp']) mkdirSync(join(directory, own))
-    const bundle = isSync ? ['--bundle', lab.modules['kairship']!.new.bundle] : []
+    const bundle = isSync || isLoad ? ['--bundle', lab.modules['kairship']!.new.bundle] : []
     const ofRegistry = isSync ? lab.registry.password : `${canary}-of-the-registry`
-    const result = await runInLab(script!, ['--module', 'kairship', '--site', site, ...bundle], {
+    const env = {
       CANARY_RUN: directory,
       HOME: join(directory, 'home'),
       TMPDIR: join(directory, 'tmp'),
       CHART_REPO_USERNAME: user,
       CHART_REPO_PASSWORD: canary,
       REGISTRY_PASSWORD: ofRegistry,
-    })
+    }
+    const args = ['--module', 'kairship', '--site', site]
+    const work = () => runInLab(script!, [...args, ...bundle], env)
+    const result = await (isLoad ? onTheNodes(work) : work())
     clearInterval(sampling)
     expect(result.exitCode, result.output).toBe(0)
 
     const argv = [...seen].join('\n')
-    expect(argv).toMatch(isSync ? /^charts-syncer sync /m : /^(\S+\/)?helm /m)
+    expect(argv).toMatch(isSync ? /^charts-syncer sync /m : isLoad ? /^ssh /m : /^(\S+\/)?helm /m)
+    const shown = await runInLab('audit', ['show', ...args], env)
+    expect(shown.exitCode, shown.output).toBe(0)
     for (const secret of [canary!, ofRegistry]) {
       expect(argv).not.toContain(secret)
-      expect(result.output).not.toContain(secret)
+      expect(result.output + shown.output).not.toContain(secret)
     }
 
     const secrets = ['-e', canary!, '-e', ofRegistry]
     const found = await runProgram('grep', ['-r', '-l', '-F', ...secrets, directory])
     const files = found.stdout.split('\n').filter(Boolean)
-    const needed = kind === 'HARBOR' && script !== 'backup-values' && !isSync
+    const needed = kind === 'HARBOR' && script !== 'backup-values' && !isSync && !isLoad
     expect(files.map((file) => relative(directory, file))).toEqual(
       needed ? ['state/lab/kairship/.helm/repositories.yaml'] : [],
     )

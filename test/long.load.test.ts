@@ -359,7 +359,15 @@ test('two that load on one node at the same time: the second ends with 75 and na
   const importing = () =>
     processesOf(mark).some(({ command }) => /^ssh .* image import -/.test(command))
   await vi.waitFor(() => expect(importing()).toBe(true), { timeout: 60_000, interval: 10 })
+  // so that it is at work as long as the second one takes
+  let pid: number | undefined
+  await vi.waitFor(() => expect((pid = importOn(one))).toBeDefined(), {
+    timeout: 60_000,
+    interval: 5,
+  })
+  process.kill(pid!, 'SIGSTOP')
   const second = await load(site, bundle)
+  process.kill(pid!, 'SIGCONT')
   expect(second.exitCode, second.output).toBe(75)
   expect(second.stderr).toMatch(
     /loading on .* is locked; the holder is script load-images, module skoala, pid \d+/,
@@ -453,11 +461,15 @@ test('of the leases on a node only that of the interrupted import is removed', a
   const bundle = newBundle()
   expect((await load(site, bundle)).exitCode).toBe(0)
   const leases = () => ctr(one, 'leases', 'ls', '-q')
+  const begin = Date.now()
   await ctr(one, 'leases', 'create', '--id', 'of-now')
-  rememberImport(site.state, Date.now() - 3_600_000)
+  onTestFinished(async () => {
+    if ((await leases()).includes('of-now')) await ctr(one, 'leases', 'rm', 'of-now')
+  })
+  rememberImport(site.state, begin - 3_600_000)
   expect((await load(site, bundle)).exitCode).toBe(0)
   expect(await leases()).toContain('of-now')
-  rememberImport(site.state, Date.now())
+  rememberImport(site.state, begin)
   const result = await load(site, bundle)
   expect(result.exitCode, result.output).toBe(0)
   expect(await leases()).not.toContain('of-now')

@@ -434,7 +434,7 @@ test('a bundle of over 8 GiB is read with less than 200 MB of memory', async () 
   expect(result.output).toMatch(/966\d MB are read and right/)
   expect(result.exitCode, result.output).toBe(69)
   expect(Number(/(\d+) kB/.exec(readFileSync(memory, 'utf8'))![1])).toBeLessThan(200_000)
-})
+}, 900_000)
 
 describe('the lines of the README that run it at night', () => {
   const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')

@@ -208,7 +208,13 @@ test.each(['helm', 'kubectl'])('without %s on PATH nothing is run: 78', async (t
   const result = await runScript('upgrade', ['--module', 'mspider', '--site', site], { env })
   expect(result.output).toMatch(new RegExp(`not found on PATH: ${tool} `))
   expect(result.exitCode).toBe(78)
-  expect(existsSync(join(directory, 'state'))).toBe(false)
+  // the refusal is in the audit, and no command
+  const audit = readFileSync(join(directory, 'state/example/mspider/audit.jsonl'), 'utf8')
+  const events = audit
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line).event)
+  expect(events).toEqual(['start', 'end'])
 })
 
 describe('a module is added with a descriptor alone', () => {
