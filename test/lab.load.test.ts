@@ -1,16 +1,7 @@
 import { expect, test } from 'vitest'
 import { auditOf, lab, labSite } from './lab-site.ts'
 import { nodesOf } from './lab/lab.ts'
-import {
-  allOn,
-  load,
-  machine,
-  newBundle,
-  nothingLeft,
-  onTheNodes,
-  siteOf,
-  type Machine,
-} from './load-site.ts'
+import { allOn, load, newBundle, nothingLeft, onTheNodes, type Machine } from './load-site.ts'
 
 test('every node that the cluster lists gets every image of the bundle under the names of the site, and a second run has nothing to do', async () => {
   const project = `p${process.pid}`
@@ -30,15 +21,4 @@ test('every node that the cluster lists gets every image of the bundle under the
   )
   expect(imports.map(({ variables }) => variables.node).sort()).toEqual(['node1', 'node2'])
   nothingLeft({ state })
-})
-
-test('a node that runs Docker gets them too', async () => {
-  const docker = await machine('docker')
-  const site = siteOf([docker])
-  const bundle = newBundle()
-  const result = await load(site, bundle)
-  expect(result.exitCode, result.output).toBe(0)
-  await allOn(docker, bundle, site)
-  nothingLeft(site)
-  expect((await load(site, bundle)).stdout).toContain('nothing to do')
 })

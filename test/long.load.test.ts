@@ -46,6 +46,16 @@ async function newKey(): Promise<string> {
   return key
 }
 
+test('a node that runs Docker gets them too', async () => {
+  const site = siteOf([dockerd])
+  const bundle = newBundle()
+  const result = await load(site, bundle)
+  expect(result.exitCode, result.output).toBe(0)
+  await allOn(dockerd, bundle, site)
+  nothingLeft(site)
+  expect((await load(site, bundle)).stdout).toContain('nothing to do')
+})
+
 describe('only what a node lacks is sent', () => {
   test.each(['containerd', 'docker'] as const)(
     'of a second version that shares a large layer with the first, the small layers (%s)',

@@ -1,0 +1,106 @@
+import { describe, expect, test } from 'vitest'
+import { ledger } from '../lib/ledger.ts'
+import { all, copyOf, hasManuals, modules, names } from './gate-inputs.ts'
+import { fenceLines, problemsOf, type Audited } from './gate.ts'
+
+describe.runIf(hasManuals)('with the manuals at hand', () => {
+  /** The sentence that begins with the place is among those that the gate gives. */
+  const isNamed = (change: (audited: Audited) => void, place: string) => {
+    const changed = copyOf(/(\w+)\./.exec(place)![1]!)
+    change(changed)
+    const problems = problemsOf(changed)
+    return problems.some((problem) => problem.startsWith(place))
+      ? []
+      : [`${place}: ${problems[0] ?? 'nothing'}`]
+  }
+
+  test.each(names)(
+    '%s: each line in a fence that is changed, added or dropped is named',
+    (name) => {
+      const manual = all.manuals.get(name)!
+      const missed = [...fenceLines(manual).keys()].flatMap((number) => {
+        const place = `${name}.md:${number}:`
+        return [
+          ...isNamed(({ manuals }) => void (manuals.get(name)![number - 1] += ' changed'), place),
+          // a line that becomes a remark
+          ...isNamed(({ manuals }) => {
+            const lines = manuals.get(name)!
+            const line = lines[number - 1]!
+            lines[number - 1] = `${line.startsWith('#') ? ';' : '#'}${line.slice(1)}`
+          }, place),
+          ...isNamed(
+            ({ manuals }) => void manuals.get(name)!.splice(number - 1, 0, '        added'),
+            place,
+          ),
+          // where the line behind it is the same, the first that differs is another one
+          ...(manual[number] === manual[number - 1]
+            ? []
+            : isNamed(({ manuals }) => void manuals.get(name)!.splice(number - 1, 1), place)),
+        ]
+      })
+      expect(missed).toEqual([])
+    },
+  )
+
+  test.each(names)('%s: each row that is changed or dropped is named', (name) => {
+    const missed = ledger(name).rows!.flatMap((row, index) => {
+      const [first] = row.lines.split('-')
+      const place = `${name}.md:${first}:`
+      return [
+        ...isNamed(
+          ({ ledgers }) => void (ledgers.get(name)!.rows![index]!.text = 'changed\n'),
+          place,
+        ),
+        // of two rows of one line of prose, one may go
+        ...(ledger(name).rows!.filter(({ lines }) => lines === row.lines).length > 1
+          ? []
+          : isNamed(({ ledgers }) => void ledgers.get(name)!.rows!.splice(index, 1), place)),
+        ...(row.run ?? []).flatMap((_, at) =>
+          isNamed(
+            ({ ledgers }) => void (ledgers.get(name)!.rows![index]!.run![at] += 'and more\n'),
+            `${name}.yaml, lines ${row.lines}:`,
+          ),
+        ),
+        ...(row.is === 'command' && row.run && row.differs
+          ? isNamed(
+              ({ ledgers }) => void delete ledgers.get(name)!.rows![index]!.differs,
+              `${name}.yaml, lines ${row.lines}:`,
+            )
+          : []),
+        ...(row.is === 'command' && !row.differs?.some(({ reason }) => reason === 'misprint')
+          ? isNamed(
+              ({ ledgers }) => void delete ledgers.get(name)!.rows![index]!.run,
+              `${name}.yaml, lines ${row.lines}:`,
+            )
+          : []),
+      ]
+    })
+    expect(missed).toEqual([])
+  })
+})
+
+test.each(modules)(
+  '%s: each command of a dry run that is changed, added or dropped is named',
+  (module) => {
+    const base = { ...copyOf(module), manuals: new Map() }
+    expect(problemsOf(base)).toEqual([])
+    const missed = base.dryRuns.flatMap((dryRun, index) => {
+      const { script, via, text } = dryRun
+      const lines = text.split('\n')
+      const header = text.slice(0, text.indexOf('\n\n# ')).split('\n').length
+      const isFound = (edited: string[]) => {
+        const dryRuns = base.dryRuns.with(index, { ...dryRun, text: edited.join('\n') })
+        return problemsOf({ ...base, dryRuns }).length > 0
+      }
+      return lines.flatMap((line, at) => {
+        if (at <= header || !line.trim() || line.startsWith('#')) return []
+        return [
+          isFound(lines.with(at, `${line} --changed`)) ? '' : 'changed',
+          isFound(lines.toSpliced(at, 0, 'echo added')) ? '' : 'added',
+          isFound(lines.toSpliced(at, 1)) ? '' : 'dropped',
+        ].flatMap((what) => (what ? [`${script} ${via}: ${what}: ${line}`] : []))
+      })
+    })
+    expect(missed).toEqual([])
+  },
+)
