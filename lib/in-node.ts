@@ -158,7 +158,6 @@ function ofDocker(lines: (name: string) => string[]) {
       },
     )
   }
-  const ids = new Map(lines('images').map((line) => line.split(' ') as [string, string]))
   // Docker knows a layer by all that is below it
   const chains = new Set(
     lines('layers').flatMap((line) => {
@@ -167,8 +166,7 @@ function ofDocker(lines: (name: string) => string[]) {
     }),
   )
   return {
-    ids,
-    usable: ids,
+    ...dockerImages(lines('images')),
     idOf: new Map<string, string>(),
     hasLayer: ({ diffIds }: BundleImage, index: number) =>
       chains.has(diffIds.slice(0, index + 1).join()),
@@ -202,16 +200,13 @@ async function ofContainerd(node: Node, bundle: Bundle, lines: (name: string) =>
     ofUs.map(({ digest }) => digest),
     known,
   )
-  const withId = (row: { name: string; digest: string }) =>
-    [row.name, known.get(row.digest) ?? 'unknown'] as const
   const content = keptContent(
     rows.map(({ digest }) => digest),
     lines('content'),
   )
   return {
-    ids: new Map(ofUs.map(withId)),
+    ...containerdImages(ofUs, known),
     idOf: known,
-    usable: new Map(ofUs.filter(({ usable }) => usable).map(withId)),
     hasLayer: ({ layers }: BundleImage, index: number) =>
       content.has(`sha256:${digestInName(layers[index]!.name, bundle.file)}`),
     leases: lines('leases').flatMap((line) => {
@@ -238,15 +233,24 @@ function rowsOf(lines: string[]) {
  */
 export function contentAfter(said: string, node: Node, before: NodeContent): NodeContent {
   const lines = said.split('\n')
-  if (node.runtime === 'docker') {
-    const ids = new Map(lines.map((line) => line.split(' ') as [string, string]))
-    return { ...before, ids, usable: ids }
-  }
-  const rows = rowsOf(lines)
+  const isDocker = node.runtime === 'docker'
+  const images = isDocker ? dockerImages(lines) : containerdImages(rowsOf(lines), before.idOf)
+  return { ...before, ...images }
+}
+
+type Images = Pick<NodeContent, 'ids' | 'usable'>
+
+/** @param lines reference and image ID each */
+function dockerImages(lines: string[]): Images {
+  const ids = new Map(lines.map((line) => line.split(' ') as [string, string]))
+  return { ids, usable: ids }
+}
+
+/** @param idOf the digest that a reference stands for → image ID */
+function containerdImages(rows: ReturnType<typeof rowsOf>, idOf: Map<string, string>): Images {
   const withId = ({ name, digest }: { name: string; digest: string }) =>
-    [name, before.idOf.get(digest) ?? 'unknown'] as const
+    [name, idOf.get(digest) ?? 'unknown'] as const
   return {
-    ...before,
     ids: new Map(rows.map(withId)),
     usable: new Map(rows.filter(({ usable }) => usable).map(withId)),
   }

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { layersOf, type Bundle, type BundleImage } from './bundle.ts'
+import { type Bundle, type BundleImage } from './bundle.ts'
 import { megabytes, readAhead, setSource } from './bundles.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
@@ -19,7 +19,7 @@ import { aloneOnNode } from './ssh.ts'
 import { check, onFailureDescribe, report, run } from './run.ts'
 import { lastTimeDone, thisRun } from './session.ts'
 import { quote, shellLines, type ShellLines } from './shell.ts'
-import { tarOf, type Region } from './tar.ts'
+import { tarOf, type Member } from './tar.ts'
 
 /** What a node needs of a bundle. */
 interface Plan {
@@ -114,6 +114,11 @@ export async function takeNode(bundle: Bundle | undefined, node: Node | undefine
   refuseUnfit(await makePlan(bundle, node, 'again'), bundle)
 }
 
+/** The layers of these images that a node has not, each once. */
+const missingLayers = (images: BundleImage[], { hasLayer }: NodeContent): Member[] => [
+  ...new Set(images.flatMap((image) => image.layers.filter((_, index) => !hasLayer(image, index)))),
+]
+
 /** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
 function refuseUnfit({ different, content, load }: Plan, bundle: Bundle) {
   if (different.length > 0 && !thisRun().inputs.flags['replace-tags']) {
@@ -133,12 +138,7 @@ function refuseUnfit({ different, content, load }: Plan, bundle: Bundle) {
       },
     )
   }
-  const layers = layersOf(load).filter((layer) =>
-    load.some((image) => {
-      const index = image.layers.indexOf(layer)
-      return index >= 0 && !content.hasLayer(image, index)
-    }),
-  )
+  const layers = missingLayers(load, content)
   const needed = layers.reduce(
     (sum, layer) => sum + layer.size + unpackedSize(bundle.file, layer),
     0,
@@ -173,25 +173,17 @@ export async function setParts(bundle: Bundle | undefined, node: Node | undefine
   await check(
     'load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out',
     'load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输',
-    async () => {
-      writeParts(bundle!, node!)
-      onFailureDescribe(async () => describe(await askNode(node!, bundle!), bundle!, node!))
-    },
+    async () => writeParts(bundle!, node!),
   )
 }
 
 function writeParts(bundle: Bundle, node: Node) {
   const { load, content } = plans.get(node)!
-  const regions: Region[] = []
-  let bytes = 0
-  for (const image of load) {
-    const layers = image.layers.filter((_, index) => !content.hasLayer(image, index))
-    for (const { entry, size } of [image.config, ...layers]) {
-      if (regions.some(({ offset }) => offset === entry.offset)) continue
-      regions.push(entry)
-      if (entry !== image.config.entry) bytes += size
-    }
-  }
+  const layers = missingLayers(load, content)
+  const bytes = layers.reduce((sum, { size }) => sum + size, 0)
+  // an image that has two names has one configuration
+  const members = new Set([...load.map(({ config }) => config), ...layers])
+  const regions = [...members].map(({ entry }) => entry)
   regions.sort((one, other) => one.offset - other.offset)
   const file = join(workDirectory(), node.name)
   const files = node.runtime === 'docker' ? dockerArchive(load) : ociArchive(load, bundle)
@@ -201,6 +193,7 @@ function writeParts(bundle: Bundle, node: Node) {
   report(
     `  ${of} of ${all} images, ${megabytes(bytes)} of ${megabytes(bundle.bytes)} · 传输 ${of}/${all} 个镜像`,
   )
+  onFailureDescribe(async () => describe(await askNode(node, bundle), bundle, node))
 }
 
 /** What `docker load` looks for besides configurations and layers; a layer that it has may be missing. */
@@ -267,7 +260,6 @@ export async function withoutLeftovers(
       )
       await makePlan(bundle, node, 'again')
       writeParts(bundle, node)
-      onFailureDescribe(async () => describe(await askNode(node, bundle), bundle, node))
       noteImport(node)
       return load()
     })

@@ -146,10 +146,15 @@ export async function start(
  * @throws Failure 64 wrong usage · 78 wrong site file or descriptor
  */
 export function startReader(scriptUrl: string, names: FlagName[], orders: string[]): Inputs {
+  exitAsFailed()
+  return readInputs(scriptUrl, names, orders)
+}
+
+/** The exit code of a script without a record: that of the failure that was printed. */
+function exitAsFailed() {
   process.on('exit', () => {
     if (Failure.last) process.exitCode = Failure.last.exitCode
   })
-  return readInputs(scriptUrl, names, orders)
 }
 
 /**
@@ -160,9 +165,7 @@ export function startReaderOfModule(
   scriptUrl: string,
   names: FlagName[],
 ): Pick<Inputs, 'module' | 'flags'> {
-  process.on('exit', () => {
-    if (Failure.last) process.exitCode = Failure.last.exitCode
-  })
+  exitAsFailed()
   const flags = parseFlags(fileURLToPath(scriptUrl), names, [])
   return { flags, module: readModule(flags.module).module }
 }
