@@ -106,15 +106,16 @@ export function audit(fact: Fact) {
 /**
  * What syslog is told before a head: the trail is known by its first record, since two sites may have
  * the same name.
- * @param first sha256 of the first record
+ * @param bytes the content of the trail
  */
-export const syslogWords = (module: string, site: string, first: string) =>
-  `--module ${module} at ${site}, audit ${first.slice(0, 16)}, head `
+export function syslogWords(module: string, site: string, bytes: Buffer): string {
+  const id = sha256(linesOf(bytes)[0] ?? '').slice(0, 16)
+  return `--module ${module} at ${site}, audit ${id}, head `
+}
 
 /** The same of this run's trail, with its head. */
 export function headForSyslog(module: string, site: string): string {
-  const [first] = trail ? linesOf(readFileSync(trail.path)) : []
-  return syslogWords(module, site, first ? sha256(first) : '') + head
+  return syslogWords(module, site, trail ? readFileSync(trail.path) : Buffer.alloc(0)) + head
 }
 
 /** The sha256 of the newest record of this run: who knows it can tell that the tail was cut off. */

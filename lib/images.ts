@@ -1,7 +1,7 @@
 import { note } from './audit.ts'
 import { type RegistryKeys } from './charts.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
-import { containerRepository, type Release } from './inputs.ts'
+import { imagePlace, type Release } from './inputs.ts'
 import { missingOnNode } from './in-node.ts'
 import { atOnce, findNodes, type Node } from './nodes.ts'
 import { meaningOf, writeSshConfig } from './ssh.ts'
@@ -100,7 +100,7 @@ const rendered = new Map<string, string>()
 export async function checkImages(release: Release, upgrade: Command, registry: RegistryKeys) {
   const { inputs } = thisRun()
   const { site, module, flags } = inputs
-  const place = `${site.containerRegistry}/${containerRepository(inputs)}/`
+  const place = `${imagePlace(inputs)}/`
   const isRegistry = site.imagesFrom === 'registry'
   await check(
     `check: the chart is rendered with these values; every image must be in ${place}${isRegistry ? ', and the registry must have it' : ', and none always pulled'}`,

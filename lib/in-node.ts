@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs'
 import { note, sha256 } from './audit.ts'
 import { digestInName, full, type Bundle, type BundleImage } from './bundle.ts'
 import { EXIT, Failure, UNCHANGED } from './failure.ts'
-import { containerRepository } from './inputs.ts'
+import { imagePlace } from './inputs.ts'
 import { type Node } from './nodes.ts'
 import { onNode } from './ssh.ts'
 import { answer } from './run.ts'
@@ -29,15 +29,9 @@ export interface NodeContent {
   clockAhead: number
 }
 
-/** Where the module's images are at this site: registry/repository */
-export function imagePlace(): string {
-  const { inputs } = thisRun()
-  return `${inputs.site.containerRegistry}/${containerRepository(inputs)}`
-}
-
 /** An image's full name at this site, on a node: registry/repository/name:tag. */
 export function targetReference({ target }: BundleImage): string {
-  return `${imagePlace()}/${target}`
+  return `${imagePlace(thisRun().inputs)}/${target}`
 }
 
 const ASK_CONTAINERD = `

@@ -281,6 +281,10 @@ export function containerRepository({ module, site }: Pick<Inputs, 'module' | 's
   return module.containerRepository.replaceAll('{project}', site.project)
 }
 
+/** The same with the host, as image references begin: `10.16.10.111/release.daocloud.io/mspider`. */
+export const imagePlace = (inputs: Pick<Inputs, 'module' | 'site'>): string =>
+  `${inputs.site.containerRegistry}/${containerRepository(inputs)}`
+
 /**
  * The registry keys of a release with their values, for the way that was asked for: the
  * descriptor's form, or the site's where it has another.

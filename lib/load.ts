@@ -7,13 +7,13 @@ import { writeWhole } from './files.ts'
 import {
   askNode,
   contentAfter,
-  imagePlace,
   manifestOf,
   noteContent,
   targetReference,
   unpackedSize,
   type NodeContent,
 } from './in-node.ts'
+import { imagePlace } from './inputs.ts'
 import { lockNode, onEachNode, type Node } from './nodes.ts'
 import { aloneOnNode } from './ssh.ts'
 import { check, onFailureDescribe, report, run } from './run.ts'
@@ -325,7 +325,7 @@ const removeArchive = ({ name }: Node) => {
 export function tagCommands(tag: string, node: Node | undefined): ShellLines {
   const images = node
     ? plans.get(node)!.tag.map((image) => [quote(image.source), quote(targetReference(image))])
-    : [['{name_in_the_bundle}', `${imagePlace()}/{name}:{tag}`]]
+    : [['{name_in_the_bundle}', `${imagePlace(thisRun().inputs)}/{name}:{tag}`]]
   const lines = images
     .filter(([source, target]) => source !== target)
     .map(([source, target]) => `${tag} ${source} ${target}`)

@@ -42,10 +42,9 @@ export async function readTrailOf({
     )
   }
   const bytes = readLocked(path)
-  const { first } = readTrail(bytes)
   const heads = [
     ...(flags.head ? [flags.head] : []),
-    ...(await headsInSyslog(syslogWords(module.name, site.name, first))),
+    ...(await headsInSyslog(syslogWords(module.name, site.name, bytes))),
     ...headsOfSuccess(join(stateDirectory, 'last-success.json')),
   ]
   return { path, heads, ...readTrail(bytes, heads) }

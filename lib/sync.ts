@@ -3,14 +3,8 @@ import { join } from 'node:path'
 import { bytesOf, type Bundle } from './bundle.ts'
 import { megabytes, readContent, setSource } from './bundles.ts'
 import { EXIT, Failure } from './failure.ts'
-import {
-  idThere,
-  isComplete,
-  localPackage,
-  repositoryPath,
-  standingOf,
-  type Standing,
-} from './in-registry.ts'
+import { idThere, isComplete, localPackage, standingOf, type Standing } from './in-registry.ts'
+import { imagePlace } from './inputs.ts'
 import { lock } from './locks.ts'
 import { endingFailure } from './processes.ts'
 import { answer, check, onFailureDescribe, report, setVariable } from './run.ts'
@@ -23,7 +17,7 @@ import { quote } from './shell.ts'
  */
 export async function lockRepository() {
   const { inputs, locks } = thisRun()
-  const place = `${inputs.site.containerRegistry}/${repositoryPath()}`
+  const place = imagePlace(inputs)
   await check(
     `lock: nobody else pushes to ${place}`,
     `加锁：没有其他人在向 ${place} 推送`,
@@ -46,7 +40,7 @@ const removeWorkingFiles = () =>
  */
 export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
   const { inputs } = thisRun()
-  const place = `${inputs.site.containerRegistry}/${repositoryPath()}`
+  const place = imagePlace(inputs)
   const inPlace = await check(
     `only if an image of the bundle is not in ${place} with the same image ID, or the chart is not in the chart repository`,
     `仅当 ${place} 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行`,
@@ -104,7 +98,7 @@ function setResult({ missing, different, chart }: Standing) {
 
 function otherImages({ different }: Standing): Failure {
   const { inputs } = thisRun()
-  const place = `${inputs.site.containerRegistry}/${repositoryPath()}`
+  const place = imagePlace(inputs)
   const list = different.map(
     ({ image, found }) => `${place}/${image.target}  is ${found}, in the bundle ${image.id}`,
   )
@@ -273,7 +267,7 @@ function describe(standing: Standing) {
   setResult(standing)
   const there = bundle.images.length - missing.length - different.length
   const state: [string, string] = [
-    `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${thisRun().inputs.site.containerRegistry}/${repositoryPath()}; the chart ${chart === 'there' ? 'is' : 'is not'} in the chart repository`,
+    `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${imagePlace(thisRun().inputs)}; the chart ${chart === 'there' ? 'is' : 'is not'} in the chart repository`,
     `${bundle.chart} ${bundle.version} 的 ${bundle.images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${chart === 'there' ? '已' : '未'}在 chart 仓库中`,
   ]
   const next: [string, string] = [

@@ -22,9 +22,8 @@ export interface Tampered {
 
 export interface Trail {
   records: AuditRecord[]
-  /** the sha256 of the last record, and of the first */
+  /** the sha256 of the last record */
   head: string
-  first: string
   /** how many records stand behind the last known head: nobody can tell whether they are all */
   behind: number
   tampered?: Tampered
@@ -88,7 +87,6 @@ export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
   return {
     records,
     head: before,
-    first: hashes[0] ?? '',
     behind: hashes.length - 1 - lastKnown,
     tampered,
   }

@@ -15,11 +15,11 @@ import {
   takeNode,
   withoutLeftovers,
 } from '../lib/load.ts'
-import { imagePlace } from '../lib/in-node.ts'
+import { imagePlace } from '../lib/inputs.ts'
 import { findNodes, onEachNode, tellBadNodes } from '../lib/nodes.ts'
 import { aloneOnNode, sshConfig } from '../lib/ssh.ts'
 import { ownStep, report, run, say, step } from '../lib/run.ts'
-import { finish, start } from '../lib/session.ts'
+import { finish, start, thisRun } from '../lib/session.ts'
 
 const { flags, site } = await start(
   import.meta.url,
@@ -29,6 +29,8 @@ const { flags, site } = await start(
     ...(flags.local ? [] : ['ssh', ...(site.nodes?.list ? [] : ['kubectl'])]),
   ],
 )
+
+const place = imagePlace(thisRun().inputs)
 
 ownStep('Before anything is loaded', '加载前的检查')
 if (site.imagesFrom !== 'nodes')
@@ -96,7 +98,7 @@ head -c 1024 /dev/zero) |
       const said = await run`
 ${aloneOnNode(node)} bash -e -s << 'EOF'
 ${tagCommands('docker tag', node)}
-docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference=${`${imagePlace()}/*`}
+docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference=${`${place}/*`}
 EOF`
       await checkLoaded(bundle, node, said)
     }
@@ -105,7 +107,7 @@ EOF`
       const said = await run`
 ${aloneOnNode(node)} bash -e -s << 'EOF'
 ${tagCommands('ctr -n k8s.io image tag --force', node)}
-ctr -n k8s.io image check ${`name~="^${imagePlace()}/"`} || true
+ctr -n k8s.io image check ${`name~="^${place}/"`} || true
 EOF`
       await checkLoaded(bundle, node, said)
     }
