@@ -129,8 +129,7 @@ export async function checkBundleContent(bundle: Bundle | undefined): Promise<bo
     '检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致',
     async () => {
       try {
-        const read = await (begun.get(bundle!) ?? readContent(bundle!))
-        report(`  ${megabytes(read)} are read and right · 已读取并校验`)
+        await (begun.get(bundle!) ?? readContent(bundle!)).then(tellRead)
         return true
       } catch (error) {
         if (!(error instanceof Failure) || fileCount < 2) throw error
@@ -140,6 +139,11 @@ export async function checkBundleContent(bundle: Bundle | undefined): Promise<bo
     },
   )
   return isRight ?? true
+}
+
+/** Tells that the bytes of a bundle are right. */
+export function tellRead(bytes: number) {
+  report(`  ${megabytes(bytes)} are read and right · 已读取并校验`)
 }
 
 /** Bundles that are being read already. */

@@ -26,7 +26,7 @@ export type Reason =
 /** A line of a manual, or some: what it is, who carries it out, and what is run for it. */
 export interface LedgerRow {
   lines: string
-  is: 'command' | 'file' | 'output' | 'remark' | 'blank' | 'prose'
+  is: 'heading' | 'command' | 'file' | 'output' | 'remark' | 'blank' | 'prose'
   text: string
   step?: StepName
   via?: Via
@@ -76,12 +76,16 @@ export interface Heading {
 
 export interface Ledger {
   manual: string | null
+  /** of the manual's file that the rows are of */
+  sha256?: string
   steps: LedgerStep[]
   rows?: LedgerRow[]
   commands?: {
     script: string
     modules?: string[]
     via?: Via
+    /** the step of the manuals before which it is run */
+    step?: StepName
     run: string
     en: string
     zh: string

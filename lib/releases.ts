@@ -56,14 +56,14 @@ async function history({ release, namespace }: Release): Promise<ReleaseState> {
 }
 
 /**
- * The revision that is deployed; or that was until an upgrade that failed: a TERM at the very end of
- * an upgrade makes helm mark the old revision superseded and the new one failed (helm 3.22
- * pkg/action/upgrade.go: the upgrade and the signal's handler both write).
+ * The revision that is deployed; or that was until an upgrade that was cut off at its very end: helm
+ * marks the old revision superseded first, and the new one deployed after it; with a KILL in between
+ * that one stays pending, with a TERM it is failed (helm 3.22 pkg/action/upgrade.go).
  */
 function lastDeployed(revisions: Revision[]): Revision | undefined {
   const newest = (wanted: string) => revisions.findLast(({ status }) => status === wanted)
-  const failed = revisions.at(-1)?.status === 'failed'
-  return newest('deployed') ?? (failed ? newest('superseded') : undefined)
+  const isCutOff = /^(failed|pending-)/.test(revisions.at(-1)?.status ?? '')
+  return newest('deployed') ?? (isCutOff ? newest('superseded') : undefined)
 }
 
 /** The version in `mspider-0.20.1`. */

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { bytesOf, type Bundle } from './bundle.ts'
-import { megabytes, readContent, setSource } from './bundles.ts'
+import { megabytes, readContent, setSource, tellRead } from './bundles.ts'
 import { EXIT, Failure } from './failure.ts'
 import { idThere, isComplete, localPackage, standingOf, type Standing } from './in-registry.ts'
 import { imagePlace } from './inputs.ts'
@@ -47,7 +47,7 @@ export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
     async () => {
       const standing = await standingOf(bundle!, 'before').catch(async (failure: unknown) => {
         if (failure instanceof Failure && failure.exitCode === EXIT.unreachable)
-          await readContent(bundle!)
+          await readContent(bundle!).then(tellRead)
         throw failure
       })
       last = { bundle: bundle!, standing }

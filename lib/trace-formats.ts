@@ -1,6 +1,6 @@
 import escapeHtml from 'escape-html'
 import { visible } from './trail.ts'
-import { REASONS, type Language, type Trace, type TraceRow } from './trace.ts'
+import { REASONS, type Language, type ManualLine, type Trace, type TraceRow } from './trace.ts'
 
 const WORDS = {
   en: {
@@ -44,6 +44,8 @@ const WORDS = {
 /** Is there nothing to put beside it: an output, a remark, an empty line? */
 const isAside = ({ is }: TraceRow) => is === 'output' || is === 'remark' || is === 'blank'
 
+const numbered = ({ number, text }: ManualLine) => `${String(number).padStart(4)}  ${text}`
+
 const isSame = ({ run, manual, differs }: TraceRow) =>
   differs.length === 0 && run.join('\n') === manual.map(({ text }) => text).join('\n')
 
@@ -53,15 +55,18 @@ export function toTerminal(trace: Trace, lang: Language, columns = 120): string 
   const half = Math.floor((columns - 3) / 2)
   const out = [`${words.heading}: ${trace.title}`, words.values]
   if (trace.run) out.push(`${words.executed} ${trace.run}`)
-  for (const { name, steps } of trace.manuals) {
-    out.push('', `=== ${name} ===`)
+  for (const { name, sha256, steps } of trace.manuals) {
+    out.push('', `=== ${name} ===`, `sha256 ${sha256}`)
     for (const step of steps) {
+      if (step.headings.length > 0) out.push('', ...step.headings.map(numbered))
       out.push('', `## ${step.title}${step.where ? ` (${step.where}, ${step.script})` : ''}`)
       for (const row of step.rows) {
         if (row.is === 'blank') continue
-        const left = row.manual.flatMap(({ number, text }) =>
-          wrap(`${String(number).padStart(4)}  ${text}`, half, 6),
-        )
+        if (row.is === 'heading') {
+          out.push(...row.manual.map(numbered))
+          continue
+        }
+        const left = row.manual.flatMap((line) => wrap(numbered(line), half, 6))
         const right = isAside(row)
           ? [`(${words[row.is as 'output' | 'remark']})`]
           : row.run.flatMap((run) => run.split('\n').flatMap((line) => wrap(line, half, 2)))
@@ -125,19 +130,27 @@ function wrap(text: string, width: number, indent: number): string[] {
 export function toMarkdown(trace: Trace, lang: Language): string {
   const words = WORDS[lang]
   const fence = (text: string) => ['```', text, '```']
+  const headingOf = (line: ManualLine) => `**${line.number}** \`${line.text}\``
   const out = [`# ${words.heading}: ${trace.title}`, '', words.values]
-  for (const { name, steps } of trace.manuals) {
-    out.push('', `## ${name}`)
+  for (const { name, sha256, steps } of trace.manuals) {
+    out.push('', `## ${name}`, '', `sha256 ${sha256}`)
     for (const step of steps) {
+      for (const line of step.headings) out.push('', headingOf(line))
       out.push('', `### ${step.title}${step.where ? ` (${step.where}, \`${step.script}\`)` : ''}`)
       for (const row of step.rows) {
         if (row.is === 'blank') continue
-        out.push(
-          '',
-          `**${words.manual}, ${row.lines}**${isAside(row) ? ` (${words[row.is as 'output' | 'remark']})` : ''}`,
-          '',
-        )
-        out.push(...fence(row.manual.map(({ text }) => text).join('\n')))
+        if (row.is === 'heading') {
+          for (const line of row.manual) out.push('', headingOf(line))
+          continue
+        }
+        if (row.manual.length > 0) {
+          out.push(
+            '',
+            `**${words.manual}, ${row.lines}**${isAside(row) ? ` (${words[row.is as 'output' | 'remark']})` : ''}`,
+            '',
+            ...fence(row.manual.map(({ text }) => text).join('\n')),
+          )
+        }
         if (isAside(row)) continue
         out.push('', `**${words.run}**${isSame(row) ? ` (${words.same})` : ''}`, '')
         out.push(
@@ -183,7 +196,7 @@ const STYLE = `
 * { box-sizing: border-box }
 body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #1c2024; margin: 0 auto; padding: 24px; max-width: 1400px }
 h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 19px; margin: 36px 0 8px; border-bottom: 2px solid #1c2024 }
-h3 { font-size: 15px; margin: 24px 0 6px } h3 small { font-weight: normal; color: var(--muted) }
+h3 { font-size: 15px; margin: 24px 0 6px } h2 small { font-size: 11px; overflow-wrap: anywhere } h2 small, h3 small { font-weight: normal; color: var(--muted) }
 p.note { color: var(--muted); margin: 0 0 12px }
 table { width: 100%; border-collapse: collapse; table-layout: fixed }
 th { text-align: left; font-size: 12px; color: var(--muted); font-weight: normal; padding: 2px 8px }
@@ -191,6 +204,8 @@ td { vertical-align: top; border-top: 1px solid var(--line); padding: 6px 8px }
 th:first-child { width: 44% }
 td + td { border-left: 1px solid var(--line) }
 pre { font: 12.5px/1.45 ui-monospace, "DejaVu Sans Mono", "Noto Sans Mono CJK SC", monospace; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
+.headings { margin-top: 28px } .headings, .heading pre { font-weight: 600 } .heading td { background: #f7f8fa }
+.headings + h3 { margin-top: 8px }
 td:first-child pre div { padding-left: 3.4em; text-indent: -3.4em }
 pre .n { color: var(--muted); user-select: none; display: inline-block; width: 3.4em; text-indent: 0 }
 .aside { color: var(--muted); background: #f7f8fa } .aside pre { color: var(--muted) }
@@ -202,7 +217,7 @@ ul.why { margin: 6px 0 0; padding-left: 18px; font-size: 13px } ul.why b { color
 @media print {
   @page { size: A4; margin: 14mm 12mm }
   body { font-size: 11px; padding: 0; max-width: none } pre { font-size: 8.8px } h1 { font-size: 18px } h2 { font-size: 15px } h3 { font-size: 12px }
-  ul.why, .executed { font-size: 9.8px } h2, h3, thead { break-after: avoid } thead { display: table-header-group } tr, .executed, .sign { break-inside: avoid }
+  ul.why, .executed { font-size: 9.8px } h2, h3, .headings, .heading, thead { break-after: avoid } thead { display: table-header-group } tr:not(.long), .executed, .sign { break-inside: avoid }
 }
 @media (max-width: 800px) { body { padding: 12px } pre { font-size: 11px } }`
 
@@ -210,10 +225,14 @@ ul.why { margin: 6px 0 0; padding-left: 18px; font-size: 13px } ul.why b { color
 export function toHtml(trace: Trace, lang: Language): string {
   const words = WORDS[lang]
   const e = escapeHtml
-  const rowHtml = (row: TraceRow): string => {
-    const lines = row.manual
+  const linesHtml = (lines: ManualLine[]) =>
+    lines
       .map(({ number, text }) => `<div><span class="n">${number}</span>${e(text)}</div>`)
       .join('')
+  const rowHtml = (row: TraceRow): string => {
+    const lines = linesHtml(row.manual)
+    if (row.is === 'heading')
+      return `<tr class="heading"><td colspan="2"><pre>${lines}</pre></td></tr>`
     if (isAside(row)) {
       const name = row.is === 'blank' ? '' : words[row.is as 'output' | 'remark']
       return `<tr class="aside"><td><pre>${lines}</pre></td><td><span class="tag">${name}</span></td></tr>`
@@ -227,7 +246,9 @@ export function toHtml(trace: Trace, lang: Language): string {
           `<li>${lines ? `${lines}: ` : ''}<b>${e(reason)}</b><br>${e(why)}</li>`,
       )
       .join('')
-    return `<tr><td><pre>${lines}</pre></td><td>${run || none}${same}${why && `<ul class="why">${why}</ul>`}</td></tr>`
+    // a long row may go on over the page
+    const isLong = row.manual.length > 10 || row.run.join('\n').split('\n').length > 10
+    return `<tr${isLong ? ' class="long"' : ''}><td><pre>${lines}</pre></td><td>${run || none}${same}${why && `<ul class="why">${why}</ul>`}</td></tr>`
   }
   const executed = (commands: Trace['executed']) =>
     commands
@@ -244,11 +265,14 @@ export function toHtml(trace: Trace, lang: Language): string {
   const head = `<thead><tr><th>${words.manual}</th><th>${words.run}</th></tr></thead>`
   const manuals = trace.manuals
     .map(
-      ({ name, steps }) =>
-        `<h2>${e(name)}</h2>` +
+      ({ name, sha256, steps }) =>
+        `<h2>${e(name)} <small>sha256 ${sha256}</small></h2>` +
         steps
           .map(
             (step) =>
+              (step.headings.length > 0
+                ? `<pre class="headings">${linesHtml(step.headings)}</pre>`
+                : '') +
               `<h3>${e(step.title)}${step.where ? ` <small>${e(step.where)}, ${e(step.script ?? '')}</small>` : ''}</h3>` +
               `<table>${head}${step.rows.map(rowHtml).join('\n')}</table>${executedHtml(step)}`,
           )

@@ -28,18 +28,26 @@ export const REASONS: Record<Reason, [en: string, zh: string]> = {
   ],
 }
 
+/** A line of a manual, and its number. */
+export interface ManualLine {
+  number: number
+  text: string
+}
+
 /** A row of the trace: what the manual has, and what is run for it. */
 export interface TraceRow {
   lines: string
   is: LedgerRow['is']
-  /** the manual's lines, numbered */
-  manual: { number: number; text: string }[]
+  /** none for what no manual has */
+  manual: ManualLine[]
   run: string[]
   differs: { lines?: string; reason: string; why: string }[]
 }
 
 /** A step of a manual: its rows in the manual's order. */
 export interface TraceStep {
+  /** the manual's headings and tabs that it stands below, since the step before */
+  headings: ManualLine[]
   title: string
   /** kairship.en.md:170-175; undefined for rows that belong to no step */
   where?: string
@@ -51,8 +59,9 @@ export interface TraceStep {
 
 export interface Trace {
   title: string
-  manuals: { name: string; steps: TraceStep[] }[]
-  /** what no manual has, and why */
+  /** sha256: of the manual's file */
+  manuals: { name: string; sha256: string; steps: TraceStep[] }[]
+  /** what is run at no place of the manuals, and why */
   others: { script: string; run: string; why: string }[]
   /** the recorded run, where one was asked for */
   run?: string
@@ -66,12 +75,21 @@ export interface Trace {
  */
 export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trace {
   const pick = (texts: { en: string; zh: string }) => texts[lang]
+  let others = (ledger('none').commands ?? []).filter(
+    ({ modules }) => !modules || modules.includes(module.name),
+  )
   const manuals = module.manuals.map((name) => {
     const all = ledger(name)
+    const runs = (all.rows ?? []).flatMap(({ run }) => run ?? [])
     const steps: TraceStep[] = []
+    let headings: ManualLine[] = []
     for (const row of all.rows ?? []) {
       // where it stands in the manual, whichever step carries it out
       const step = stepOf(all, { ...row, step: undefined })
+      if (!step && row.is === 'heading') {
+        headings.push(...linesOf(row))
+        continue
+      }
       const where = step?.lines && `${all.manual}:${step.lines}`
       if (steps.length === 0 || steps.at(-1)!.where !== where) {
         const script = step && SCRIPT_OF[step.step]
@@ -79,44 +97,64 @@ export function traceOf(module: Module, lang: Language, run?: RecordedRun): Trac
           ...(step?.step === 'install' ? ['--install'] : []),
           ...(step?.via ? [`--via ${step.via}`] : []),
         ]
+        const before = others.filter(
+          (each) =>
+            step &&
+            step.step === each.step &&
+            (!each.via || each.via === step.via) &&
+            !runs.some((run) => run.trimEnd() === each.run.trimEnd()),
+        )
         steps.push({
+          headings,
           title: step ? pick(step) : pick(NO_STEP),
           where,
           script: script && [`${script}.mts`, ...options].join(' '),
-          rows: [],
+          rows: before.map((each) => ({
+            lines: '',
+            is: 'command',
+            manual: [],
+            run: [each.run.trimEnd()],
+            differs: [{ reason: pick(NOT_IN_THE_MANUAL), why: pick(each) }],
+          })),
           executed: where && run ? executedAt(run, (places) => places.includes(where)) : [],
         })
+        headings = []
       }
       steps.at(-1)!.rows.push(rowOf(row, lang))
     }
-    return { name: all.manual!, steps }
+    return { name: all.manual!, sha256: all.sha256!, steps }
   })
+  const shown = new Set(
+    manuals.flatMap(({ steps }) => steps.flatMap(({ rows }) => rows.flatMap((row) => row.run))),
+  )
+  others = others.filter(({ step, run }) => !step || !shown.has(run.trimEnd()))
   const known = new Set(manuals.flatMap(({ steps }) => steps.map(({ where }) => where)))
-  const others = (ledger('none').commands ?? [])
-    .filter(({ modules }) => !modules || modules.includes(module.name))
-    .map((each) => ({
-      script: each.script + (each.via ? ` --via ${each.via}` : ''),
-      run: each.run.trimEnd(),
-      why: pick(each),
-    }))
   return {
     title: `${pick(module.title)} (${module.name})`,
     manuals,
-    others,
+    others: others.map((each) => ({
+      script: each.script + (each.via ? ` --via ${each.via}` : ''),
+      run: each.run.trimEnd(),
+      why: pick(each),
+    })),
     run: run && `${run.run}: ${run.start?.['script']}`,
     executed: run ? executedAt(run, (places) => !places.some((place) => known.has(place))) : [],
   }
 }
 
 const NO_STEP = { en: 'Between the steps', zh: '步骤之间' }
+const NOT_IN_THE_MANUAL = { en: 'not in the manual', zh: '手册中没有' }
+
+function linesOf({ lines, text }: LedgerRow): ManualLine[] {
+  const texts = text.replace(/\n$/, '').split('\n')
+  return texts.map((text, index) => ({ number: range(lines)[0] + index, text }))
+}
 
 function rowOf(row: LedgerRow, lang: Language): TraceRow {
-  const [first] = range(row.lines)
-  const texts = row.text.replace(/\n$/, '').split('\n')
   return {
     lines: row.lines,
     is: row.is,
-    manual: texts.map((text, index) => ({ number: first + index, text })),
+    manual: linesOf(row),
     run: (row.run ?? []).map((run) => run.trimEnd()),
     differs: (row.differs ?? []).map((each) => ({
       lines: each.line,

@@ -1,11 +1,14 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
-import { runProgram, runScript, temporaryDirectory } from './run-script.ts'
+import { ROOT, runProgram, runScript, temporaryDirectory } from './run-script.ts'
 
 const modules = ['skoala', 'kairship', 'mspider', 'spidernet']
 const site = ['--site', 'site.example.yaml']
+
+const directoryOf = (module: string) =>
+  JSON.parse(readFileSync(join(ROOT, `modules/${module}.json`), 'utf8')).bundle.directory
 
 /** name of the golden file, script, arguments */
 const runs: [string, string, string[]][] = [
@@ -90,20 +93,25 @@ describe('a dry run prints the bash script that reviewers compare with the manua
       'sync-images',
       'kind: CHARTMUSEUM\n  url: https://charts.example.org\n  login: false\n  caFile: ca.crt',
     ],
-    ['sync-images.skoala.local', 'sync-images', 'kind: LOCAL'],
+    ...['skoala', 'kairship', 'mspider', 'spidernet'].map((module) => [
+      `sync-images.${module}.local`,
+      'sync-images',
+      'kind: LOCAL',
+    ]),
     [
       'load-images.skoala.list',
       'load-images',
       'kind: LOCAL\nnodes:\n  user: ops\n  port: 2222\n  identityFile: ~/.ssh/nodes\n  sudo: true\n  list:\n    - name: node1\n      address: 10.16.10.121\n    - name: node2\n      address: 10.16.10.122',
     ],
-  ])('%s', async (name, script, chartRepository) => {
+  ] as [string, string, string][])('%s', async (name, script, chartRepository) => {
+    const module = name.split('.')[1]!
     const directory = temporaryDirectory()
     const example = `name: example\nkubeconfig: ~/.kube/config\ncontext: kubernetes-admin@cluster.local\narchitecture: amd64\ncontainerRegistry: 10.16.10.111\nproject: release.daocloud.io\nimagesFrom: registry\nchartRepository:\n  ${chartRepository}\n`
     writeFileSync(join(directory, 'site.yaml'), example)
     const result = await runScript(script, [
       '--module',
-      'skoala',
-      ...(script.endsWith('-images') ? ['--bundle', '/media/skoala-offline'] : []),
+      module,
+      ...(script.endsWith('-images') ? ['--bundle', `/media/${directoryOf(module)}`] : []),
       '--site',
       join(directory, 'site.yaml'),
       '--dry-run',

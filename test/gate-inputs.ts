@@ -37,6 +37,14 @@ const dryRuns: DryRun[] = [
           return { ...of, script, via, text: golden(name) }
         }),
       ),
+      {
+        ...of,
+        script: 'sync-images',
+        via: 'repo' as const,
+        isLocal: true,
+        // with --bundle
+        text: golden(`sync-images.${module}.local`).replace("'/media/", "'../../../"),
+      },
     ]
   }),
   {

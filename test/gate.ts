@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import {
   range,
   SCRIPT_OF,
@@ -24,23 +25,39 @@ export interface DryRun {
   manuals: string[]
   via: 'repo' | 'package'
   isInstall?: boolean
+  /** for a site without a chart repository (kind: LOCAL) */
+  isLocal?: boolean
   text: string
 }
 
 /** Prose that asks for something to be done. */
 const DEMAND =
-  /each node|tag the images|tag image|proceed to the next step|helm update repo|outdated Helm version|(recommended|advisable|suggested) (to|that you) (update|override)|imageRegistry|image\.registry|container management|每个节点|需要 tag|进行下一步|helm 版本过低|建议您覆盖/i
+  /each node|tag the images|tag image|proceed to the next step|helm update repo|parameters in this YAML file are required|outdated Helm version|(recommended|advisable|suggested) (to|that you) (update|override)|imageRegistry|image\.registry|container management|每个节点|需要 tag|进行下一步|helm 版本过低|建议您覆盖/i
 
-/** The lines of a manual that are inside a fence, and how far the fence is indented. */
-export function fenceLines(manual: string[]): Map<number, number> {
-  const inside = new Map<number, number>()
-  let indent: number | undefined
+/** The lines of a manual that are inside a fence: how far it is indented, and of which language. */
+export function fenceLines(manual: string[]): Map<number, { indent: number; language: string }> {
+  const inside = new Map<number, { indent: number; language: string }>()
+  let fence: { indent: number; language: string } | undefined
   manual.forEach((line, index) => {
-    const [, blanks] = /^(\s*)(?:```|~~~)/.exec(line) ?? []
-    if (blanks !== undefined) indent = indent === undefined ? blanks.length : undefined
-    else if (indent !== undefined) inside.set(index + 1, indent)
+    const [, blanks, language] = /^(\s*)(?:```|~~~)(\w*)/.exec(line) ?? []
+    if (blanks !== undefined)
+      fence = fence ? undefined : { indent: blanks.length, language: language! }
+    else if (fence) inside.set(index + 1, fence)
   })
   return inside
+}
+
+/** A heading, or the name of a tab. */
+export const HEADING = /^\s*(#+ |=== ")/
+
+/** What a row is, the line in the manual must be. */
+function isWhatItSays(is: LedgerRow['is'], line: string, language: string | undefined): boolean {
+  const isRemark = line.trimStart().startsWith('#')
+  const isBlank = line.trim() === ''
+  if (language === undefined) return is === (HEADING.test(line) ? 'heading' : 'prose')
+  if (language === 'yaml') return is === 'file'
+  if (isBlank || isRemark) return is === (isBlank ? 'blank' : 'remark')
+  return is === 'output' || (is === 'command' && ['shell', 'bash'].includes(language))
 }
 
 const linesOf = (row: LedgerRow) => {
@@ -58,7 +75,12 @@ export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string
   const problems: string[] = []
   for (const [name, ledger] of ledgers) {
     const manual = manuals.get(name)
-    if (manual) problems.push(...linesWithoutRow(name, manual, ledger.rows ?? []))
+    if (manual) {
+      problems.push(...linesWithoutRow(name, manual, ledger.rows ?? []))
+      const sha256 = createHash('sha256').update(manual.join('\n')).digest('hex')
+      if (sha256 !== ledger.sha256)
+        problems.push(`${name}.md: it is not the file of its ledger: sha256 ${sha256}`)
+    }
     for (const row of ledger.rows ?? [])
       problems.push(...rowWithoutCommand(name, ledger, row, dryRuns))
   }
@@ -77,36 +99,38 @@ export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string
   return problems
 }
 
-/** Each line in a fence has one row that says the same, and so has prose that asks for something. */
+/** Headings, lines in fences and prose that asks for something have rows that say the same. */
 function linesWithoutRow(name: string, manual: string[], rows: LedgerRow[]): string[] {
   const problems: string[] = []
   const inside = fenceLines(manual)
   const covered = new Set<number>()
+  let before = 0
   for (const row of rows) {
     for (const { number, text, isAll } of linesOf(row)) {
       const line = manual[number - 1] ?? ''
       const where = `${name}.md:${number}`
-      const indent = inside.get(number)
+      const fence = inside.get(number)
+      const said = fence ? line.slice(fence.indent).trimEnd() : line.trim()
       if (!isAll) problems.push(`${where}: its row has another number of lines`)
-      if (row.is === 'prose') {
-        if (line.trim() !== text?.trim())
-          problems.push(`${where}: the manual says something else than its row: ${line}`)
-        if (indent !== undefined) problems.push(`${where}: prose, but it is in a fence`)
-      } else {
-        if (indent === undefined) problems.push(`${where}: no line of a fence`)
-        if (line.slice(0, indent).trim() !== '' || line.slice(indent ?? 0).trimEnd() !== text)
-          problems.push(`${where}: the manual says something else than its row: ${line}`)
-        if (covered.has(number)) problems.push(`${where}: two rows`)
-      }
-      covered.add(number)
+      if (said !== text?.trimEnd() || (fence && line.slice(0, fence.indent).trim() !== ''))
+        problems.push(`${where}: the manual says something else than its row: ${line}`)
+      // a command may go on over lines that look like something else
+      if (number === range(row.lines)[0] && !isWhatItSays(row.is, line, fence?.language))
+        problems.push(`${where}: its row calls it ${row.is}: ${line}`)
+      // one line of prose can ask for two things
+      if (covered.has(number) && row.is !== 'prose') problems.push(`${where}: two rows`)
+      if (number < before) problems.push(`${where}: its row stands behind that of line ${before}`)
+      covered.add((before = number))
     }
   }
   manual.forEach((line, index) => {
     const number = index + 1
     if (covered.has(number)) return
-    if (inside.has(number)) problems.push(`${name}.md:${number}: no row: ${line}`)
+    const where = `${name}.md:${number}`
+    if (inside.has(number)) problems.push(`${where}: no row: ${line}`)
+    else if (HEADING.test(line)) problems.push(`${where}: a heading without a row: ${line}`)
     else if (DEMAND.test(line))
-      problems.push(`${name}.md:${number}: it asks for something, and has no row: ${line}`)
+      problems.push(`${where}: it asks for something, and has no row: ${line}`)
   })
   return problems
 }
@@ -123,6 +147,8 @@ function rowWithoutCommand(
   const isRefused = row.differs?.some(({ reason }) => reason === 'misprint')
   if (row.is === 'command' && !row.run && !isRefused)
     return [`${where}: a command, and nothing is run for it`]
+  if (!['command', 'file', 'prose'].includes(row.is) && (row.run || row.differs))
+    return [`${where}: ${row.is}, and something is run for it`]
   if (!row.run) return []
   // a footnote mark is no part of a command
   const manual = row.text.replaceAll(/ # \(\d+\)$/gm, '').trim()
@@ -131,11 +157,13 @@ function rowWithoutCommand(
   const step = stepOf(ledger, row)
   if (!step) return [`${where}: no step carries it out`]
   const via = row.via ?? step.via
+  const isLocal = row.differs?.some(({ reason }) => reason === 'alternative') ?? false
   const own = dryRuns.filter(
     (each) =>
       each.manuals.includes(name) &&
       (each.script === SCRIPT_OF[step.step] || isPhaseOf(each, step.step)) &&
       (!via || each.via === via) &&
+      isLocal === (each.isLocal ?? false) &&
       (each.isInstall
         ? step.step === 'install' || SCRIPT_OF[step.step] === 'helm-repo'
         : step.step !== 'install'),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { ledger } from '../lib/ledger.ts'
+import { ledger, type LedgerRow } from '../lib/ledger.ts'
 import { all, copyOf, hasManuals, modules, names } from './gate-inputs.ts'
-import { fenceLines, problemsOf, type Audited } from './gate.ts'
+import { fenceLines, HEADING, problemsOf, type Audited } from './gate.ts'
 
 describe.runIf(hasManuals)('with the manuals at hand', () => {
   /** The sentence that begins with the place is among those that the gate gives. */
@@ -15,10 +15,14 @@ describe.runIf(hasManuals)('with the manuals at hand', () => {
   }
 
   test.each(names)(
-    '%s: each line in a fence that is changed, added or dropped is named',
+    '%s: each heading, and each line in a fence, that is changed, added or dropped is named',
     (name) => {
       const manual = all.manuals.get(name)!
-      const missed = [...fenceLines(manual).keys()].flatMap((number) => {
+      const inside = fenceLines(manual)
+      const numbers = manual.flatMap((line, index) =>
+        inside.has(index + 1) || HEADING.test(line) ? [index + 1] : [],
+      )
+      const missed = numbers.flatMap((number) => {
         const place = `${name}.md:${number}:`
         return [
           ...isNamed(({ manuals }) => void (manuals.get(name)![number - 1] += ' changed'), place),
@@ -29,7 +33,10 @@ describe.runIf(hasManuals)('with the manuals at hand', () => {
             lines[number - 1] = `${line.startsWith('#') ? ';' : '#'}${line.slice(1)}`
           }, place),
           ...isNamed(
-            ({ manuals }) => void manuals.get(name)!.splice(number - 1, 0, '        added'),
+            ({ manuals }) =>
+              void manuals
+                .get(name)!
+                .splice(number - 1, 0, inside.has(number) ? '        added' : '## added'),
             place,
           ),
           // where the line behind it is the same, the first that differs is another one
@@ -42,8 +49,18 @@ describe.runIf(hasManuals)('with the manuals at hand', () => {
     },
   )
 
-  test.each(names)('%s: each row that is changed or dropped is named', (name) => {
-    const missed = ledger(name).rows!.flatMap((row, index) => {
+  const kinds: LedgerRow['is'][] = [
+    'heading',
+    'command',
+    'file',
+    'output',
+    'remark',
+    'blank',
+    'prose',
+  ]
+
+  test.each(names)('%s: each row that is changed, moved, added or dropped is named', (name) => {
+    const missed = ledger(name).rows!.flatMap((row, index, rows) => {
       const [first] = row.lines.split('-')
       const place = `${name}.md:${first}:`
       return [
@@ -51,6 +68,34 @@ describe.runIf(hasManuals)('with the manuals at hand', () => {
           ({ ledgers }) => void (ledgers.get(name)!.rows![index]!.text = 'changed\n'),
           place,
         ),
+        ...kinds
+          .filter((is) => is !== row.is)
+          .flatMap((is) =>
+            // a line of a sample may look like a command: then there is a command without anything run
+            [place, `${name}.yaml, lines ${row.lines}:`].every(
+              (place) =>
+                isNamed(({ ledgers }) => void (ledgers.get(name)!.rows![index]!.is = is), place)
+                  .length > 0,
+            )
+              ? [`${place} as ${is}`]
+              : [],
+          ),
+        // two rows of one line of prose have no order
+        ...(index === 0 || rows[index - 1]!.lines === row.lines
+          ? []
+          : isNamed(
+              ({ ledgers }) => {
+                const rows = ledgers.get(name)!.rows!
+                rows.splice(index - 1, 2, rows[index]!, rows[index - 1]!)
+              },
+              `${name}.md:${rows[index - 1]!.lines.split('-')[0]}:`,
+            )),
+        ...(row.is === 'prose'
+          ? []
+          : isNamed(({ ledgers }) => {
+              const rows = ledgers.get(name)!.rows!
+              rows.splice(index, 0, rows[index]!)
+            }, place)),
         // of two rows of one line of prose, one may go
         ...(ledger(name).rows!.filter(({ lines }) => lines === row.lines).length > 1
           ? []

@@ -324,6 +324,22 @@ test('where helm was told to end while it finished, so that it calls the old rev
   expect(await releaseOf(module)).toMatchObject({ revision: '3', status: 'deployed' })
 })
 
+test('where helm was killed while it finished, so that no revision is deployed and the new one is pending, the rollback that cures it is printed', async () => {
+  await installOld(module)
+  const { site } = labSite()
+  const package_ = lab.modules[module]!.old.originalPackage
+  await byHand('helm', 'upgrade', module, package_, '-n', `${module}-system`, '--reuse-values')
+  await setStatus(2, 'pending-upgrade')
+  const before = await clusterState(module)
+  const result = await runInLab('upgrade', ['--module', module, '--site', site])
+  expect(result.exitCode, result.output).toBe(75)
+  expect(await clusterState(module)).toBe(before)
+  await byHand('bash', '-c', /helm rollback mspider 1 .*/.exec(result.output)![0])
+  const again = await runInLab('upgrade', ['--module', module, '--site', site])
+  expect(again.exitCode, again.output).toBe(0)
+  expect(await releaseOf(module)).toMatchObject({ revision: '4', status: 'deployed' })
+})
+
 test('a backup where the cluster is not reachable: 69, and the earlier one stays the newest', async () => {
   await installOld(module)
   const { site, state } = labSite()

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import {
@@ -156,7 +156,7 @@ test.each<[string, (run: Awaited<ReturnType<typeof upgradeAtWork>>) => void, num
   },
 )
 
-test('TERM to npx before the script has begun: the script ends with 129 before it does anything', async () => {
+test('TERM to npx before the script has begun: the script ends with 129 before it does anything, and says so in the audit', async () => {
   const { site, state } = labSite()
   const output = join(temporaryDirectory(), 'output')
   // bash, in the place of npx, ends at once
@@ -172,7 +172,10 @@ test('TERM to npx before the script has begun: the script ends with 129 before i
     },
     { timeout: 20_000 },
   )
-  expect(existsSync(state)).toBe(false)
+  // the refusal is on record, and that is all
+  expect(readdirSync(join(state, 'skoala')).toSorted()).toEqual(['.helm', 'audit.jsonl'])
+  const events = readFileSync(join(state, 'skoala/audit.jsonl'), 'utf8').trim().split('\n')
+  expect(events.map((line) => JSON.parse(line).event)).toEqual(['start', 'end'])
 })
 
 test('KILL to the script: the lock stays as long as its helm works, then the printed cure and a re-run end well', async () => {

@@ -54,7 +54,7 @@ describe.each(modules)('the trace of %s', (module) => {
     async () => {
       const { stdout } = await trace(module, '--format', 'html')
       for (const name of manualsOf(module)) {
-        const page = stdout.slice(stdout.indexOf(`<h2>${name}.md</h2>`))
+        const page = stdout.slice(stdout.indexOf(`<h2>${name}.md <small>`))
         const lines = readFileSync(join(directory, `${name}.md`), 'utf8').split('\n')
         for (const number of fenceLines(lines).keys())
           expect(page, `${name}.md:${number}`).toContain(`<span class="n">${number}</span>`)

@@ -60,10 +60,10 @@ export source='../../../mspider-offline/{bundle_file}'
 # Load the images from the local directory to Docker or containerd · 从本地加载镜像到 Docker 或 containerd (mspider.en.md:91-103)
 # differs from mspider.en.md:96, mspider.en.md:102: the prompt ~ stands in the command
 # 与 mspider.en.md:96, mspider.en.md:102 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:96, mspider.en.md:102: the images reach the node as a stream, without those that it has and without layers that it has
-# 与 mspider.en.md:96, mspider.en.md:102 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输
-# differs from mspider.en.md:107: the manual has no command for "each node": ssh, one import at a time on a node (flock)
-# 与 mspider.en.md:107 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
+# differs from mspider.en.md:96, mspider.en.md:102: the images reach the node as a stream, without those that it has and without layers that it has: load/$node.tar is how it begins, load/$node.parts are the bytes of the bundle that follow, 1024 zero bytes end it
+# 与 mspider.en.md:96, mspider.en.md:102 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输：load/$node.tar 是流的开头，load/$node.parts 是其后来自离线包的字节范围，最后以 1024 个零字节结束
+# differs from mspider.en.md:107: the manual has no command for "each node": ssh, one import at a time on a node (flock; with exit code 75 another one is at work)
+# 与 mspider.en.md:107 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock；退出码 75 表示已有其他导入在进行）
 # where the node runs Docker
 # 若节点使用 Docker
 (cat load/$node.tar
@@ -82,8 +82,8 @@ head -c 1024 /dev/zero) |
   ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
 # Tag the images · 为镜像打标签（tag） (mspider.en.md:105-107)
-# differs from mspider.en.md:107: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
-# 与 mspider.en.md:107 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
+# differs from mspider.en.md:107: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already. What ctr image check lists is judged afterwards, so its exit code is not needed (|| true)
+# 与 mspider.en.md:107 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况。ctr image check 列出的结果随后逐一判断，因此不需要它的退出码（|| true）
 # where the node runs Docker
 # 若节点使用 Docker
 ssh -F ssh_config $node flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'

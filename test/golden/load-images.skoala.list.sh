@@ -57,12 +57,12 @@ export source='/media/skoala-offline/{bundle_file}'
 # load/$node.tar 与 load/$node.parts：节点缺少的内容，即归档文件的开头及其后来自离线包的字节；节点已有的层不再传输
 
 # Load the image from the local to a Docker or containerd · 从本地加载镜像到 Docker 或 containerd (skoala.en.md:92-104, skoala.zh.md:83-95)
-# differs from skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94: the images reach the node as a stream, without those that it has and without layers that it has
-# 与 skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输
+# differs from skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94: the images reach the node as a stream, without those that it has and without layers that it has: load/$node.tar is how it begins, load/$node.parts are the bytes of the bundle that follow, 1024 zero bytes end it
+# 与 skoala.en.md:97, skoala.en.md:103, skoala.zh.md:88, skoala.zh.md:94 不同：镜像以流的方式传到节点，节点已有的镜像和层不再传输：load/$node.tar 是流的开头，load/$node.parts 是其后来自离线包的字节范围，最后以 1024 个零字节结束
 # differs from skoala.en.md:103: without -n k8s.io the images land in the namespace default, where the kubelet never sees them
 # 与 skoala.en.md:103 不同：缺少 -n k8s.io 时镜像会导入到 default 命名空间，kubelet 无法看到
-# differs from skoala.en.md:107, skoala.zh.md:99: the manual has no command for "each node": ssh, one import at a time on a node (flock)
-# 与 skoala.en.md:107, skoala.zh.md:99 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock）
+# differs from skoala.en.md:107, skoala.zh.md:99: the manual has no command for "each node": ssh, one import at a time on a node (flock; with exit code 75 another one is at work)
+# 与 skoala.en.md:107, skoala.zh.md:99 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行，同一节点同时只有一个导入（flock；退出码 75 表示已有其他导入在进行）
 # where the node runs Docker
 # 若节点使用 Docker
 (cat load/$node.tar
@@ -81,8 +81,8 @@ head -c 1024 /dev/zero) |
   ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
 # Tag the images · 为镜像打标签（tag） (skoala.en.md:106-108, skoala.zh.md:97-100)
-# differs from skoala.en.md:108, skoala.zh.md:100: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already
-# 与 skoala.en.md:108, skoala.zh.md:100 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况
+# differs from skoala.en.md:108, skoala.zh.md:100: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already. What ctr image check lists is judged afterwards, so its exit code is not needed (|| true)
+# 与 skoala.en.md:108, skoala.zh.md:100 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，则终止运行，除非加 --replace-tags；--force 用于这种情况，以及名称已指向同一镜像的情况。ctr image check 列出的结果随后逐一判断，因此不需要它的退出码（|| true）
 # where the node runs Docker
 # 若节点使用 Docker
 ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock bash -e -s << 'EOF'

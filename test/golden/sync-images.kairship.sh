@@ -25,10 +25,14 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml · 创建 load-image.yaml (kairship.en.md:30-75)
-# differs from kairship.en.md:42: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
-# 与 kairship.en.md:42 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
-# differs from kairship.en.md:49-55: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
-# 与 kairship.en.md:49-55 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
+# 与 kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from kairship.en.md:42: the bundle is put into a directory of its own under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 kairship.en.md:42 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from kairship.en.md:49-55: the remarks of the two logins are swapped: repo.auth is the login of the chart repository, containers.auth that of the image registry
+# 与 kairship.en.md:49-55 不同：两处登录信息的注释写反了：repo.auth 是 chart 仓库的登录信息，containers.auth 是镜像仓库的登录信息
+# differs from kairship.en.md:70: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
+# 与 kairship.en.md:70 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='../../../kairship/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
 # in a directory of its own, under the name that charts-syncer reads; out of a download it is copied

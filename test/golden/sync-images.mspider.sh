@@ -25,10 +25,12 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml · 创建 load-image.yaml (mspider.en.md:15-67)
-# differs from mspider.en.md:27: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
-# 与 mspider.en.md:27 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
-# differs from mspider.en.md:34-40: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
-# 与 mspider.en.md:34-40 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from mspider.en.md:19, mspider.en.md:34-40, mspider.en.md:56-59: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
+# 与 mspider.en.md:19, mspider.en.md:34-40, mspider.en.md:56-59 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from mspider.en.md:27: the bundle is put into a directory of its own under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 mspider.en.md:27 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from mspider.en.md:55: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
+# 与 mspider.en.md:55 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='../../../mspider-offline/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
 # in a directory of its own, under the name that charts-syncer reads; out of a download it is copied

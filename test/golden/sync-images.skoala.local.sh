@@ -25,12 +25,14 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml as a chart-syncer profile · 创建 load-image.yaml 作为 chart-syncer 的配置文件 (skoala.en.md:11-70, skoala.zh.md:11-61)
-# differs from skoala.en.md:20, skoala.zh.md:21: the bundle is put into a directory of its own under the name that charts-syncer reads; another .tar in it would crash charts-syncer
-# 与 skoala.en.md:20, skoala.zh.md:21 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他 .tar，charts-syncer 会崩溃
-# differs from skoala.en.md:27-33, skoala.zh.md:28-34: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
-# 与 skoala.en.md:27-33, skoala.zh.md:28-34 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from skoala.en.md:20, skoala.zh.md:21: the bundle is put into a directory of its own under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 skoala.en.md:20, skoala.zh.md:21 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
+# 与 skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
 # differs from skoala.en.md:27-29: username and password stand beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
 # 与 skoala.en.md:27-29 不同：username 和 password 与 auth 同级而不在其下：charts-syncer 会报 unknown field "password" 并退出，什么也不同步
+# differs from skoala.en.md:58, skoala.zh.md:49: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
+# 与 skoala.en.md:58, skoala.zh.md:49 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='/media/skoala-offline/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
 # in a directory of its own, under the name that charts-syncer reads; out of a download it is copied

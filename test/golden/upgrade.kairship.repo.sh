@@ -23,13 +23,13 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
 
 # Check if the Multicloud Management Helm repository exists · 检查多云编排 Helm 仓库是否存在 (kairship.en.md:124-134)
-# differs from kairship.en.md:127: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# 与 kairship.en.md:127 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# differs from kairship.en.md:127: grep matches any name or URL that contains the word; the exact name and the URL are compared, and the next step is skipped where both are those of the site file
+# 与 kairship.en.md:127 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL，两者均与站点配置一致时跳过下一步
 helm repo list -o yaml
 
 # Add the Multicloud Management Helm repository · 添加多云编排 Helm 仓库 (kairship.en.md:136-140)
-# differs from kairship.en.md:139: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 与 kairship.en.md:139 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# differs from kairship.en.md:139: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update); --force-update replaces an older URL or login of the same name
+# 与 kairship.en.md:139 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update）；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |

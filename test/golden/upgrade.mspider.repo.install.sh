@@ -27,15 +27,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
 # differs from mspider.en.md:116: the prompt ~ stands in the command
 # 与 mspider.en.md:116 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared
-# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared, and the next step is skipped where both are those of the site file
+# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL，两者均与站点配置一致时跳过下一步
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
 # differs from mspider.en.md:128: the prompt ~ stands in the command
 # 与 mspider.en.md:128 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin; --force-update replaces an older URL or login of the same name
-# 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入；--force-update 用于替换同名的旧 URL 或登录信息
+# differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update); --force-update replaces an older URL or login of the same name
+# 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update）；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |

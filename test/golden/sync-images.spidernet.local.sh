@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# sync-images: Cloud native network · 云原生网络 (spidernet)
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is pushed · 推送前的检查 (not in the manual · 手册中没有)
+# lock: nobody else pushes to 10.16.10.111/release.daocloud.io/spidernet
+# 加锁：没有其他人在向 10.16.10.111/release.daocloud.io/spidernet 推送
+# check: each bundle of spidernet in /media/spidernet-offline has nothing in it but what belongs there, its images are amd64, have the hash that they are called by, and are those of the hints
+# 检查：/media/spidernet-offline 中 spidernet 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
+# only if an image of the bundle is not in 10.16.10.111/release.daocloud.io/spidernet with the same image ID, or the chart is not in the chart repository
+# 仅当 10.16.10.111/release.daocloud.io/spidernet 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行
+# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was
+# 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
+
+# Create load-image.yaml · 创建 load-image.yaml (spidernet.en.md:17-79)
+# differs from spidernet.en.md:21, spidernet.en.md:36-42, spidernet.en.md:68-71: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
+# 与 spidernet.en.md:21, spidernet.en.md:36-42, spidernet.en.md:68-71 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
+# differs from spidernet.en.md:28: the bundle is put into a directory of its own under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 spidernet.en.md:28 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from spidernet.en.md:36-38: username and password stand beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
+# 与 spidernet.en.md:36-38 不同：username 和 password 与 auth 同级而不在其下：charts-syncer 会报 unknown field "password" 并退出，什么也不同步
+# differs from spidernet.en.md:67: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
+# 与 spidernet.en.md:67 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
+export source='/media/spidernet-offline/{bundle_file}'
+export bundle='{chart}-{version}.bundle.tar'
+# in a directory of its own, under the name that charts-syncer reads; out of a download it is copied
+# 放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制
+rm -rf charts-syncer && mkdir -p charts-syncer/spidernet-offline charts-syncer/tmp
+ln -sr $source charts-syncer/spidernet-offline/$bundle
+cat > load-image.yaml << 'EOF'
+source:
+  intermediateBundlesPath: spidernet-offline # relative to where charts-syncer runs, not to this file
+target:
+  containerRegistry: 10.16.10.111 # the image registry
+  containerRepository: release.daocloud.io/spidernet # the path in it
+  repo:
+    kind: LOCAL
+    path: ../local-repo
+# containers.auth: in the environment, TARGET_CONTAINERS_AUTH_*
+EOF
+
+# Run the image synchronization command · 执行同步镜像命令 (spidernet.en.md:81-85)
+# differs from spidernet.en.md:84: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
+# 与 spidernet.en.md:84 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；退出码为 0 不代表同步成功，因此前后都会查询镜像仓库
+(cd charts-syncer && \
+TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME" \
+TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD" \
+TMPDIR=$PWD/tmp \
+charts-syncer sync --config ../load-image.yaml --workdir work)
+# check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository
+# 检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中
