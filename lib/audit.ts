@@ -1,16 +1,8 @@
 import { createHash } from 'node:crypto'
-import {
-  closeSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  readSync,
-  writeSync,
-} from 'node:fs'
+import { fstatSync, fsyncSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { EXIT, Failure } from './failure.ts'
-import { flock } from './locks.ts'
+import { whileLocked } from './locks.ts'
 
 /** One record: what happened, and what belongs to it. */
 export type Fact = { event: string } & Record<string, unknown>
@@ -68,11 +60,9 @@ export function note(fact: Fact) {
 export function audit(fact: Fact) {
   if (!trail) return
   try {
-    const descriptor = openSync(trail.path, 'a+', 0o600)
-    try {
-      // two scripts of one module may write at the same time; the lock ends with the descriptor
-      const locked = flock(descriptor, '-w', '10')
-      if (locked.status !== 0) throw new Error(locked.error?.message ?? 'it stays locked')
+    const { path, run } = trail
+    // two scripts of one module may write at the same time
+    whileLocked(path, 'a+', (descriptor) => {
       const { last, torn, isOpen } = endOf(descriptor)
       // what a full disk or a crash cut off is ended, and stays as evidence
       let text = isOpen ? '\n' : ''
@@ -80,7 +70,7 @@ export function audit(fact: Fact) {
       let newest = last
       const cut = torn.length > 0 && { torn: sha256(torn) }
       for (const [index, each] of [...pending, fact].entries()) {
-        const record = { seq: ++seq, time: new Date().toISOString(), run: trail.run, ...each }
+        const record = { seq: ++seq, time: new Date().toISOString(), run, ...each }
         newest = JSON.stringify({ ...record, ...(index === 0 && cut), prev: sha256(newest) })
         text += newest + '\n'
       }
@@ -89,9 +79,7 @@ export function audit(fact: Fact) {
       fsyncSync(descriptor)
       head = sha256(newest)
       pending = []
-    } finally {
-      closeSync(descriptor)
-    }
+    })
   } catch (error) {
     const reason = (error as Error).message
     throw new Failure(

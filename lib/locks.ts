@@ -83,6 +83,23 @@ export function lock(target: string, holder: Record<string, string>): number {
 }
 
 /**
+ * Works on a file that several scripts write, while no other one does.
+ * @param mode `a+` creates it; with `r` it must be there
+ * @throws Error where it can't be opened, or stays locked for 10 seconds
+ */
+export function whileLocked<T>(path: string, mode: 'r' | 'a+', work: (descriptor: number) => T): T {
+  const descriptor = openSync(path, mode, 0o600)
+  try {
+    // the lock ends with the descriptor
+    const locked = flock(descriptor, ...(mode === 'r' ? ['-s'] : []), '-w', '10')
+    if (locked.status !== 0) throw new Error(locked.error?.message ?? 'it stays locked')
+    return work(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/**
  * Locks an open file with flock(1); the lock stays with the descriptor.
  * @param args `-n -E 75`: at once or not at all · `-w 10`: within so many seconds
  */

@@ -1,12 +1,12 @@
 import { execFile } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { syslogWords } from './audit.ts'
 import { EXIT, Failure } from './failure.ts'
 import { type FlagName, type Flags } from './flags.ts'
 import { readInputs, type Inputs } from './inputs.ts'
-import { flock } from './locks.ts'
+import { whileLocked } from './locks.ts'
 import {
   describeRun,
   readTrail,
@@ -41,24 +41,14 @@ export async function readTrailOf({
       `没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`,
     )
   }
-  const bytes = readLocked(path)
+  // not while a script is writing a record
+  const bytes = whileLocked(path, 'r', (descriptor) => readFileSync(descriptor))
   const heads = [
     ...(flags.head ? [flags.head] : []),
     ...(await headsInSyslog(syslogWords(module.name, site.name, bytes))),
     ...headsOfSuccess(join(stateDirectory, 'last-success.json')),
   ]
   return { path, heads, ...readTrail(bytes, heads) }
-}
-
-/** Not while a script is writing a record. */
-function readLocked(path: string): Buffer {
-  const descriptor = openSync(path, 'r')
-  try {
-    flock(descriptor, '-s', '-w', '10')
-    return readFileSync(descriptor)
-  } finally {
-    closeSync(descriptor)
-  }
 }
 
 /** What the scripts have handed to syslog: the journal, or the files of rsyslog. */

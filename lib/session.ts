@@ -11,6 +11,7 @@ import { EXIT, Failure, type FailureDetails, UNCHANGED } from './failure.ts'
 import { writeWhole } from './files.ts'
 import { parseFlags, type FlagName } from './flags.ts'
 import { readInputs, readModule, type Inputs } from './inputs.ts'
+import { whileLocked } from './locks.ts'
 import { beSilent, labelled, print, redact } from './output.ts'
 import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from './processes.ts'
 import { quote } from './shell.ts'
@@ -184,7 +185,10 @@ export async function finish() {
     const time = new Date().toISOString()
     audit({ event: 'end', exitCode: 0 })
     const success = { time, script, module: module.name, run: runId(run), auditHead: auditHead() }
-    writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n')
+    // two scripts of one module may end at the same time
+    whileLocked(join(stateDirectory, 'audit.jsonl'), 'a+', () =>
+      writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n'),
+    )
     toSyslog(inputs)
     printResults(0)
     print(

@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readTrail } from '../lib/trail.ts'
-import { runScript, type Result } from './run-script.ts'
+import { runProgram, runScript, scriptEnv, type Result } from './run-script.ts'
 
 const seed = Number(process.env['SEED'] ?? 20261121)
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
@@ -206,9 +206,20 @@ test('a line that a full disk cut off stays as evidence: the next run goes on be
 test('two runs at the same time do not disturb each other’s records', async () => {
   try {
     await Promise.all([refusedRun('one'), refusedRun('other'), refusedRun('third')])
+    // runs that have nothing to do but to write records
+    const writer =
+      "import { audit, openAudit } from './lib/audit.ts'; openAudit(process.argv[1], process.argv[2]); for (let i = 0; i < 150; i++) audit({ event: 'found', i })"
+    const written = await Promise.all(
+      ['one', 'other', 'third'].map((run) =>
+        runProgram(process.execPath, ['--input-type=module', '-e', writer, path, run], {
+          env: scriptEnv(),
+        }),
+      ),
+    )
+    for (const { exitCode, output } of written) expect(exitCode, output).toBe(0)
     const read = readTrail(readFileSync(path), [head])
     expect(read.tampered).toBeUndefined()
-    expect(read.records).toHaveLength(lines.length + 6)
+    expect(read.records).toHaveLength(lines.length + 6 + 3 * 150)
   } finally {
     writeFileSync(path, trail)
   }

@@ -106,6 +106,7 @@ const packages: Record<string, string> = {
   iptables: '/usr/sbin/iptables',
   shellcheck: '/usr/bin/shellcheck',
   systemd: '/usr/bin/systemd-analyze',
+  rsyslog: '/usr/sbin/rsyslogd',
 }
 
 const missingPackages = () => Object.keys(packages).filter((name) => !existsSync(packages[name]!))
