@@ -13,7 +13,7 @@ import {
   unlessEndedWhileIdle,
   type Ended,
 } from './processes.ts'
-import { firstTime, isPart, nextNumber, recordTools, thisRun } from './session.ts'
+import { firstTime, isPart, nextNumber, recordMachine, thisRun } from './session.ts'
 import { command, quote, type Command } from './shell.ts'
 
 /** The manual's heading, where it stands in the manual, and where we differ. */
@@ -123,7 +123,7 @@ export async function run(
   const isKnown = isPart() && !firstTime(`command: ${text}`)
   print(dryRun ? text : isKnown ? `$ ${text.split('\n')[0]} … (as above · 同上)` : `$ ${text}`)
   if (dryRun) return ''
-  await recordTools()
+  await recordMachine()
   await unlessEnded(text)
   const number = nextNumber()
   const about = {
@@ -251,7 +251,7 @@ export async function withState(failure: Failure, text: string): Promise<Failure
 export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
   const run = thisRun()
   await unlessEnded(text)
-  void recordTools()
+  void recordMachine()
   const all = { ...run.variables, ...variables }
   const ended = await execute(text, {
     env: { ...run.env, ...all },

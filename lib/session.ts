@@ -36,7 +36,7 @@ interface Run {
   /** the tools of this script, by their paths */
   tools: string[]
   /** settled when their hashes are known: before that no command is run */
-  toolsRecorded?: Promise<void>
+  machineRecorded?: Promise<unknown>
   /** how many commands were run: as long as it is none, nothing was changed */
   commandsRun: number
   /** when it was started, in milliseconds */
@@ -392,15 +392,15 @@ function begin(run: Run, tools: string[]) {
 }
 
 /**
- * Records the sha256 of the tools, once in a run that uses one. They are large: it begins with the
- * first question, and is awaited before the first command.
+ * Records the sha256 of the tools and the state of the clock, once in a run that uses a tool. The
+ * tools are large: it begins with the first question, and is awaited before the first command.
  */
-export function recordTools(): Promise<void> {
+export function recordMachine(): Promise<unknown> {
   const run = current!
-  run.toolsRecorded ??= hashTools(run.tools)
+  run.machineRecorded ??= Promise.all([hashTools(run.tools), askClock()])
   // a failure shows where it is awaited
-  run.toolsRecorded.catch(() => {})
-  return run.toolsRecorded
+  run.machineRecorded.catch(() => {})
+  return run.machineRecorded
 }
 
 async function hashTools(paths: string[]) {
@@ -411,6 +411,16 @@ async function hashTools(paths: string[]) {
     event: 'tools',
     sha256: Object.fromEntries(lines.map((line) => [line.slice(66), line.slice(0, 64)])),
   })
+}
+
+/** Notes whether the clock, and so each time in the audit, is synchronized: yes, no, or unknown without systemd. */
+async function askClock() {
+  const options = { timeout: 5000, env: { ...process.env, LC_ALL: 'C' } }
+  const asked = promisify(execFile)('timedatectl', ['status'], options)
+  const { stdout } = await asked.catch(() => ({ stdout: '' }))
+  // systemd 219 calls it NTP synchronized, later ones System clock synchronized
+  const [, synchronized = 'unknown'] = /synchronized: (yes|no)/.exec(stdout) ?? []
+  note({ event: 'clock', synchronized })
 }
 
 /** Where the program stands that the shell would run. */

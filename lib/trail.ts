@@ -141,6 +141,7 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
   const { user, sudoUser, sshConnection } = start?.['who'] ?? {}
   const ticket = start?.['ticket']
   const cluster = found.find(({ event }) => event === 'cluster')
+  const clock = found.find(({ event }) => event === 'clock')
   const lines = [
     `${start?.['script'] ?? ''} --module ${start?.['module'] ?? ''}   ${run.run}`,
     say('  result    ', '  结果      ') +
@@ -149,7 +150,14 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
         : end['exitCode'] === 0
           ? say('done (exit 0)', '完成（退出码 0）')
           : `${say('FAILED', '失败')} (exit ${end['exitCode']}): ${end['failure'] ?? ''}`),
-    say('  when      ', '  时间      ') + `${start?.time ?? ''} – ${end?.time ?? ''}`,
+    say('  when      ', '  时间      ') +
+      `${start?.time ?? ''} – ${end?.time ?? ''}` +
+      (clock
+        ? say(
+            ` (clock synchronized: ${clock['synchronized']})`,
+            `（时钟已同步：${CLOCK[clock['synchronized'] as keyof typeof CLOCK]}）`,
+          )
+        : ''),
     say('  who       ', '  执行人    ') +
       `${user}@${start?.['host']}` +
       (sudoUser ? say(`, by sudo from ${sudoUser}`, `（由 ${sudoUser} 通过 sudo）`) : '') +
@@ -184,6 +192,8 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
   }
   return visible(lines.join('\n'))
 }
+
+const CLOCK = { yes: '是', no: '否', unknown: '未知' }
 
 /** The first and the last known state of each release. */
 function stateLines(found: AuditRecord[], say: (en: string, zh: string) => string): string[] {

@@ -1,6 +1,7 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { installOld, lab, labSite, runInLab } from './lab-site.ts'
 import { runProgram, scriptEnv, temporaryDirectory } from './run-script.ts'
 
 test.each(['journald', 'rsyslog'])(
@@ -46,3 +47,26 @@ test.each(['journald', 'rsyslog'])(
     expect(said('SHORT')).toMatch(/line 3: /)
   },
 )
+
+test('a run says whether its times are those of a clock that was synchronized', async () => {
+  await installOld('mspider')
+  const { site } = labSite()
+  const args = ['--module', 'mspider', '--site', site]
+  // timedatectl asks systemd, which is not at work here
+  const standIn = join(temporaryDirectory(), 'stand-in')
+  mkdirSync(standIn)
+  for (const [words, said] of [
+    ['System clock synchronized: yes', 'yes'],
+    ['NTP synchronized: no', 'no'],
+    ['System has not been booted with systemd', 'unknown'],
+  ]) {
+    const text = `#!/bin/sh\necho "      Local time: Sat"\necho "${words}"\n`
+    writeFileSync(join(standIn, 'timedatectl'), text, { mode: 0o755 })
+    const env = { PATH: `${standIn}:${lab.env['PATH']}` }
+    const result = await runInLab('backup-values', args, env)
+    expect(result.exitCode, result.output).toBe(0)
+    const shown = await runInLab('audit', ['show', ...args])
+    const clocks = [...shown.stdout.matchAll(/\(clock synchronized: (\w+)\)$/gm)]
+    expect(clocks.at(-1)?.[1], shown.output).toBe(said)
+  }
+})
