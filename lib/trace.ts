@@ -6,10 +6,10 @@ export type Language = 'en' | 'zh'
 
 /** What each reason means. */
 export const REASONS: Record<Reason, [en: string, zh: string]> = {
-  misprint: ['misprint: it cannot work as printed', '手册笔误：照原样无法执行'],
+  misprint: ['misprint: it is wrong, or cannot work, as printed', '手册笔误：原样有误或无法执行'],
   unsafe: [
-    'unsafe: it works, but can lose or half-do something',
-    '不安全：可以执行，但可能丢失数据或只完成一半',
+    'unsafe: it can work, but also fail, give something away, lose or half-do something',
+    '不安全：可能可以执行，但也可能失败、泄露或丢失数据，或只完成一半',
   ],
   ambiguous: [
     'ambiguous: it depends on something that is not said',
@@ -18,10 +18,10 @@ export const REASONS: Record<Reason, [en: string, zh: string]> = {
   unstated: ['unstated: asked for, without a command', '未给出命令：手册只提出了要求'],
   efficient: [
     'efficient: the same result with less time or room',
-    '更高效：结果相同，耗时或占用更少',
+    '更高效：结果相同，耗时更短或占用资源更少',
   ],
   redundant: ['redundant: another command does it already', '多余：已由其他命令完成'],
-  alternative: ['alternative: the other one of two ways', '备选：两种方式中的另一种'],
+  alternative: ['alternative: the other one of two ways', '备选：二选一'],
   value: [
     'value: the site’s in place of a sample or placeholder',
     '取值：以站点的值代替示例或占位符',

@@ -15,15 +15,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 
 # Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
-# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and the URL are compared, and the next step is skipped where both are those of the site file
-# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL，两者均与站点配置一致时跳过下一步
+# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
+# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
 helm repo list -o yaml
 
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
 # differs from skoala.en.md:131: prints `heml`, a misprint
 # 与 skoala.en.md:131 不同：手册误写为 `heml`
-# differs from skoala.en.md:131, skoala.zh.md:123: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update); --force-update replaces an older URL or login of the same name
-# 与 skoala.en.md:131, skoala.zh.md:123 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update）；--force-update 用于替换同名的旧 URL 或登录信息
+# differs from skoala.en.md:131, skoala.zh.md:123: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update), and keeps it in a file of this module, open to its user alone; --force-update replaces an older URL or login of the same name
+# 与 skoala.en.md:131, skoala.zh.md:123 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update），helm 将其保存在本模块专用、仅当前用户可读的文件中；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |

@@ -25,10 +25,10 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml · 创建 load-image.yaml (kairship.en.md:30-75)
-# differs from kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74: no password is written to the file: charts-syncer reads TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* from the environment
-# 与 kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取
-# differs from kairship.en.md:42: the bundle is put into a directory of its own under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
-# 与 kairship.en.md:42 不同：离线包以软链接放入独立目录，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
+# 与 kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
+# differs from kairship.en.md:42: the bundle is linked into a directory of its own, made afresh for each bundle, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 kairship.en.md:42 不同：每个离线包都在新建的独立目录中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
 # differs from kairship.en.md:49-55: the remarks of the two logins are swapped: repo.auth is the login of the chart repository, containers.auth that of the image registry
 # 与 kairship.en.md:49-55 不同：两处登录信息的注释写反了：repo.auth 是 chart 仓库的登录信息，containers.auth 是镜像仓库的登录信息
 # differs from kairship.en.md:70: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
@@ -52,8 +52,8 @@ target:
 EOF
 
 # Run the command to synchronize the images · 执行同步镜像命令 (kairship.en.md:77-81)
-# differs from kairship.en.md:80: TMPDIR and --workdir are in the module's directory: charts-syncer renames from one to the other, and keeps a cache of charts. Run only where something is missing; its exit code 0 is no proof, so the registry is asked before and after
-# 与 kairship.en.md:80 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会在两者之间移动文件，并缓存 chart。仅在缺少内容时执行；退出码为 0 不代表同步成功，因此前后都会查询镜像仓库
+# differs from kairship.en.md:80: TMPDIR and --workdir are in the module's directory: charts-syncer renames files from one to the other, which fails between file systems, and keeps a cache of charts. Run only where an image or the chart is missing; its exit code 0 is no proof, so the registry is asked before and after
+# 与 kairship.en.md:80 不同：TMPDIR 与 --workdir 都位于模块目录中：charts-syncer 会用重命名在两者之间移动文件（跨文件系统会失败），并缓存 chart。仅当镜像仓库或 chart 仓库缺少内容时执行；退出码为 0 不代表同步成功，因此前后都会查询镜像仓库
 (cd charts-syncer && \
 TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME" \
 TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD" \

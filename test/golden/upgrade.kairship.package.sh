@@ -23,8 +23,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
 
 # Back up the --set parameters · 备份 --set 参数 (kairship.en.md:195-201)
-# differs from kairship.en.md:200: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 与 kairship.en.md:200 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from kairship.en.md:200: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
+# 与 kairship.en.md:200 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/kairship && rm -f backups/kairship/*.yaml.new
@@ -44,10 +44,12 @@ export version='{version_of_the_chart_package}'
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/，且镜像仓库中必须存在
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
-# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in, the chart is named; large CRDs do not fit into client-side apply (its annotation holds 262144 bytes)
-# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录，这里写明 chart 的路径；CRD 过大时，客户端 apply 会超出 annotation 的大小限制
-# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established
-# 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效
+# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
+# differs from kairship.en.md:206: large CRDs do not fit into client-side apply (its annotation holds 262144 bytes); they are applied server-side, after those of the cluster were saved to crds/
+# 与 kairship.en.md:206 不同：CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先将集群中的 CRD 保存到 crds/，再使用 server-side apply
+# differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established (an API server that was restarted meanwhile may take 5 minutes)
+# 与 kairship.en.md:206 不同：先用 --dry-run=server 试行；--force-conflicts 接管安装时归 helm 管理的字段；最后用 kubectl wait 等待 CRD 生效（若期间 API server 重启，最长可能需要 5 分钟）
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD
 # the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
@@ -62,8 +64,8 @@ kubectl wait -f ../../../original-chart/kairship/crds \
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
 # differs from kairship.en.md:211: bak.yaml itself is not edited: --set overrides the field in it
 # 与 kairship.en.md:211 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
-# differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named
-# 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
+# differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 export imageRegistry=10.16.10.111/release.daocloud.io/kairship
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

@@ -27,15 +27,15 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
 # differs from mspider.en.md:116: the prompt ~ stands in the command
 # 与 mspider.en.md:116 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and the URL are compared, and the next step is skipped where both are those of the site file
-# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL，两者均与站点配置一致时跳过下一步
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
+# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
 # differs from mspider.en.md:128: the prompt ~ stands in the command
 # 与 mspider.en.md:128 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update); --force-update replaces an older URL or login of the same name
-# 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update）；--force-update 用于替换同名的旧 URL 或登录信息
+# differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update), and keeps it in a file of this module, open to its user alone; --force-update replaces an older URL or login of the same name
+# 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update），helm 将其保存在本模块专用、仅当前用户可读的文件中；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -44,8 +44,8 @@ printf %s "$CHART_REPO_PASSWORD" |
     --force-update
 
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
-# differs from mspider.en.md:119: "skip the next step" would skip this too and leave an old index; only `repo add` is skipped
-# 与 mspider.en.md:119 不同：手册所说“跳过下一步”会连同此步一起跳过，留下旧的索引；这里只跳过 `repo add`
+# differs from mspider.en.md:119: "skip the next step" leads straight to the upgrade, past `helm repo update`, and leaves an old index; only `repo add` is skipped
+# 与 mspider.en.md:119 不同：按手册“跳过下一步”会直接到升级，连 `helm repo update` 一并跳过，从而使用旧索引；这里只跳过 `repo add`
 # differs from mspider.en.md:134: the prompt ~ stands in the command
 # 与 mspider.en.md:134 不同：命令中混入了提示符 ~
 helm repo update mspider-release
@@ -67,8 +67,8 @@ export version=0.20.1
 # Updating mspider · 更新 mspider (mspider.en.md:158-167)
 # differs from mspider.en.md:161-166: the prompt ~ stands in the command
 # 与 mspider.en.md:161-166 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:164-166: names the online registry and a values file that was never written; the site's registry and the given --values are used
-# 与 mspider.en.md:164-166 不同：手册写的是在线镜像仓库和一个从未生成的参数文件；这里使用站点的镜像仓库和 --values 指定的文件
+# differs from mspider.en.md:164-166: names the online registry, and a values file that nothing before has written; the site's registry and the given --values are used
+# 与 mspider.en.md:164-166 不同：手册写的是在线镜像仓库和前文从未创建的参数文件；这里使用站点的镜像仓库和 --values 指定的文件
 # differs from mspider.en.md:161-166: our reading: the command of the section before (--install, --create-namespace, a values file of its own) is the form of a first installation; upgrade.mts runs it with --install only
 # 与 mspider.en.md:161-166 不同：我们的理解：本节的命令（--install、--create-namespace、独立的参数文件）用于首次安装，仅在运行 upgrade.mts 时加 --install 才执行
 export imageRegistry=10.16.10.111

@@ -23,8 +23,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：skoala-system/skoala 已部署，且没有其他 helm 正在操作
 
 # Backup --set Parameter · 备份 --set 参数 (skoala.en.md:181-187, skoala.zh.md:172-178)
-# differs from skoala.en.md:186, skoala.zh.md:177: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 与 skoala.en.md:186, skoala.zh.md:177 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from skoala.en.md:186, skoala.zh.md:177: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
+# 与 skoala.en.md:186, skoala.zh.md:177 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new
@@ -46,8 +46,8 @@ export version='{version_of_the_chart_package}'
 # Run the helm upgrade command · 执行 helm upgrade (skoala.en.md:189-202, skoala.zh.md:180-193)
 # differs from skoala.en.md:191, skoala.zh.md:182: bak.yaml itself is not edited: --set overrides the field in it
 # 与 skoala.en.md:191, skoala.zh.md:182 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
-# differs from skoala.en.md:198, skoala.zh.md:189: `.` is whichever directory one stands in; the chart is named
-# 与 skoala.en.md:198, skoala.zh.md:189 不同：`.` 取决于当前所在目录；这里写明 chart 的路径
+# differs from skoala.en.md:198, skoala.zh.md:189: `.` is whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# 与 skoala.en.md:198, skoala.zh.md:189 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 export imageRegistry=10.16.10.111/release.daocloud.io/skoala
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

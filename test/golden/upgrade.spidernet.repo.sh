@@ -23,13 +23,13 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：spidernet-system/spidernet 已部署，且没有其他 helm 正在操作
 
 # Check if the network engine's helm repository exists · 检查网络引擎的 helm 仓库是否存在 (spidernet.en.md:127-137)
-# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and the URL are compared, and the next step is skipped where both are those of the site file
-# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里比较确切的名称和 URL，两者均与站点配置一致时跳过下一步
+# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
+# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
 helm repo list -o yaml
 
 # Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)
-# differs from spidernet.en.md:142: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update); --force-update replaces an older URL or login of the same name
-# 与 spidernet.en.md:142 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update）；--force-update 用于替换同名的旧 URL 或登录信息
+# differs from spidernet.en.md:142: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update), and keeps it in a file of this module, open to its user alone; --force-update replaces an older URL or login of the same name
+# 与 spidernet.en.md:142 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update），helm 将其保存在本模块专用、仅当前用户可读的文件中；--force-update 用于替换同名的旧 URL 或登录信息
 # only if the step above did not find it, with this URL and login
 # 仅当上一步未找到该名称、URL 和登录信息时执行
 printf %s "$CHART_REPO_PASSWORD" |
@@ -49,8 +49,8 @@ helm search repo spidernet-release/spidernet --versions
 export version='{newest_stable_version}'
 
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
-# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml; --revision names the last deployed revision, not a failed one after it
-# 与 spidernet.en.md:171 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
+# 与 spidernet.en.md:171 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
