@@ -18,7 +18,7 @@ const WORDS = {
     others: 'Commands that no manual has',
     reasons: 'The reasons',
     values:
-      'Shown are the headings of the manual, every line of its code fences, and the text that asks for something. Hosts and names are those of site.example.yaml; {like_this} on the right is known in a run only. Commands are run in state/<site>/<module>/ beside the site file, with the kubeconfig and context of the site file and a helm configuration of their own; where one fails, also within a pipe, the script ends there (set -euo pipefail). $CHART_REPO_* and $REGISTRY_* are the logins, from the environment. The images come first, by sync-images or load-images; upgrade runs helm-repo, backup-values and update-crds by itself. Checks (files read back, the cluster, registry and nodes asked before and after) and files that the scripts write themselves are no commands and not listed; the output of a dry run names each at its place.',
+      'Shown are the headings of the manual, every line of its code fences, and the text that asks for something. Hosts and names are those of site.example.yaml; {like_this} on the right is known in a run only. Commands are run in state/<site>/<module>/ beside the site file, with the kubeconfig and context of the site file and a helm configuration of their own; where one fails, also within a pipe, the script ends there (set -euo pipefail). $CHART_REPO_* and $REGISTRY_* are the logins, from the environment. The images come first, by sync-images or load-images; upgrade runs helm-repo (via repo), backup-values and update-crds (where the module has CRDs) by itself, in this order. Checks (files read back, the cluster, registry and nodes asked before and after) and files that the scripts write themselves are no commands and not listed; the output of a dry run names each at its place.',
     sign: ['Checked by', 'Date', 'Signature'],
   },
   zh: {
@@ -36,7 +36,7 @@ const WORDS = {
     others: '手册中没有的命令',
     reasons: '差异原因',
     values:
-      '本页列出手册的标题、代码块中的每一行，以及正文中提出要求的内容。主机和名称取自 site.example.yaml；右侧形如 {like_this} 的占位符，其值在运行时才能确定。命令在站点配置旁的 state/<站点>/<模块>/ 中执行，使用站点配置中的 kubeconfig 和 context，以及独立的 helm 配置；任一命令（包括管道中的命令）失败，脚本即在此处终止（set -euo pipefail）。$CHART_REPO_* 和 $REGISTRY_* 为登录信息，取自环境变量。先用 sync-images 或 load-images 准备镜像；upgrade 会自行执行 helm-repo、backup-values 和 update-crds。检查（读回文件，执行前后查询集群、镜像仓库和节点）以及脚本自行写入的文件不是命令，未在此列出；试运行（dry run）的输出会在相应位置逐一列出。',
+      '本页列出手册的标题、代码块中的每一行，以及正文中提出要求的内容。主机和名称取自 site.example.yaml；右侧形如 {like_this} 的占位符，其值在运行时才能确定。命令在站点配置旁的 state/<站点>/<模块>/ 中执行，使用站点配置中的 kubeconfig 和 context，以及独立的 helm 配置；任一命令（包括管道中的命令）失败，脚本即在此处终止（set -euo pipefail）。$CHART_REPO_* 和 $REGISTRY_* 为登录信息，取自环境变量。先用 sync-images 或 load-images 准备镜像；upgrade 会自行依次执行 helm-repo（via repo）、backup-values 和 update-crds（模块有 CRD 时）。检查（读回文件，执行前后查询集群、镜像仓库和节点）以及脚本自行写入的文件不是命令，未在此列出；试运行（dry run）的输出会在相应位置逐一列出。',
     sign: ['核对人', '日期', '签名'],
   },
 } as const

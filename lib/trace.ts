@@ -6,10 +6,13 @@ export type Language = 'en' | 'zh'
 
 /** What each reason means. */
 export const REASONS: Record<Reason, [en: string, zh: string]> = {
-  misprint: ['misprint: it is wrong, or cannot work, as printed', '手册笔误：原样有误或无法执行'],
+  misprint: [
+    'misprint: it is wrong, or cannot work, as printed',
+    '手册笔误：照原文执行会出错，或原文有误',
+  ],
   unsafe: [
     'unsafe: it can work, but also fail, give something away, lose or half-do something',
-    '不安全：可能可以执行，但也可能失败、泄露或丢失数据，或只完成一半',
+    '不安全：可能可以执行，但也可能失败、泄露或丢失数据，或只执行到一半',
   ],
   ambiguous: [
     'ambiguous: it depends on something that is not said',

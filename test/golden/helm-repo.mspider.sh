@@ -17,8 +17,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
 # differs from mspider.en.md:116: the prompt ~ stands in the command
 # 与 mspider.en.md:116 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
-# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)

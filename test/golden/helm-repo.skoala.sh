@@ -15,8 +15,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 
 # Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
-# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
-# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
+# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)

@@ -15,8 +15,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 
 
 # Check if the network engine's helm repository exists · 检查网络引擎的 helm 仓库是否存在 (spidernet.en.md:127-137)
-# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
-# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
+# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)

@@ -27,8 +27,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Create load-image.yaml · 创建 load-image.yaml (kairship.en.md:30-75)
 # differs from kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
 # 与 kairship.en.md:34, kairship.en.md:49-55, kairship.en.md:71-74 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
-# differs from kairship.en.md:42: the bundle is linked into a directory of its own, made afresh for each bundle, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
-# 与 kairship.en.md:42 不同：每个离线包都在新建的独立目录中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from kairship.en.md:42: the bundle is linked into a directory of its own, made afresh, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 kairship.en.md:42 不同：为离线包新建独立目录，并在其中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
 # differs from kairship.en.md:49-55: the remarks of the two logins are swapped: repo.auth is the login of the chart repository, containers.auth that of the image registry
 # 与 kairship.en.md:49-55 不同：两处登录信息的注释写反了：repo.auth 是 chart 仓库的登录信息，containers.auth 是镜像仓库的登录信息
 # differs from kairship.en.md:70: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml

@@ -27,8 +27,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Create load-image.yaml · 创建 load-image.yaml (mspider.en.md:15-67)
 # differs from mspider.en.md:19, mspider.en.md:34-40, mspider.en.md:56-59: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
 # 与 mspider.en.md:19, mspider.en.md:34-40, mspider.en.md:56-59 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
-# differs from mspider.en.md:27: the bundle is linked into a directory of its own, made afresh for each bundle, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
-# 与 mspider.en.md:27 不同：每个离线包都在新建的独立目录中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from mspider.en.md:27: the bundle is linked into a directory of its own, made afresh, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 mspider.en.md:27 不同：为离线包新建独立目录，并在其中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
 # differs from mspider.en.md:55: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
 # 与 mspider.en.md:55 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='../../../mspider-offline/{bundle_file}'

@@ -27,12 +27,12 @@ echo '{"credHelpers":{"10.16.10.111":"chart-repo"}}' > .helm/registry.json
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml as a chart-syncer profile · 创建 load-image.yaml 作为 chart-syncer 的配置文件 (skoala.en.md:11-70, skoala.zh.md:11-61)
-# differs from skoala.en.md:20, skoala.zh.md:21: the bundle is linked into a directory of its own, made afresh for each bundle, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
-# 与 skoala.en.md:20, skoala.zh.md:21 不同：每个离线包都在新建的独立目录中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from skoala.en.md:20, skoala.zh.md:21: the bundle is linked into a directory of its own, made afresh, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 skoala.en.md:20, skoala.zh.md:21 不同：为离线包新建独立目录，并在其中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
 # differs from skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
 # 与 skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
 # differs from skoala.en.md:27-29: username and password stand beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
-# 与 skoala.en.md:27-29 不同：username 和 password 与 auth 同级而不在其下：charts-syncer 会报 unknown field "password" 并退出，什么也不同步
+# 与 skoala.en.md:27-29 不同：缩进有误，username 和 password 与 auth 同级，应为其子字段：charts-syncer 会报 unknown field "password" 并退出，不会同步任何内容
 # differs from skoala.en.md:58, skoala.zh.md:49: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
 # 与 skoala.en.md:58, skoala.zh.md:49 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='/media/skoala-offline/{bundle_file}'

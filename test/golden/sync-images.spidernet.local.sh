@@ -27,10 +27,12 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Create load-image.yaml · 创建 load-image.yaml (spidernet.en.md:17-79)
 # differs from spidernet.en.md:21, spidernet.en.md:36-42, spidernet.en.md:68-71: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
 # 与 spidernet.en.md:21, spidernet.en.md:36-42, spidernet.en.md:68-71 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
-# differs from spidernet.en.md:28: the bundle is linked into a directory of its own, made afresh for each bundle, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
-# 与 spidernet.en.md:28 不同：每个离线包都在新建的独立目录中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
+# differs from spidernet.en.md:28: the bundle is linked into a directory of its own, made afresh, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
+# 与 spidernet.en.md:28 不同：为离线包新建独立目录，并在其中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
 # differs from spidernet.en.md:36-38: username and password stand beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
-# 与 spidernet.en.md:36-38 不同：username 和 password 与 auth 同级而不在其下：charts-syncer 会报 unknown field "password" 并退出，什么也不同步
+# 与 spidernet.en.md:36-38 不同：缩进有误，username 和 password 与 auth 同级，应为其子字段：charts-syncer 会报 unknown field "password" 并退出，不会同步任何内容
+# differs from spidernet.en.md:50-53: the remarks of the two logins are swapped: repo.auth is the login of the chart repository, containers.auth that of the image registry
+# 与 spidernet.en.md:50-53 不同：两处登录信息的注释写反了：repo.auth 是 chart 仓库的登录信息，containers.auth 是镜像仓库的登录信息
 # differs from spidernet.en.md:67: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
 # 与 spidernet.en.md:67 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='/media/spidernet-offline/{bundle_file}'

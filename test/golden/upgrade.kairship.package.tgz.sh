@@ -23,8 +23,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
 
 # Back up the --set parameters · 备份 --set 参数 (kairship.en.md:195-201)
-# differs from kairship.en.md:200: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
-# 与 kairship.en.md:200 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from kairship.en.md:200: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
+# 与 kairship.en.md:200 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/kairship && rm -f backups/kairship/*.yaml.new

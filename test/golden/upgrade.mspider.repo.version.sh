@@ -25,8 +25,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
 # differs from mspider.en.md:116: the prompt ~ stands in the command
 # 与 mspider.en.md:116 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
-# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
+# differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
@@ -61,8 +61,8 @@ export version=0.20.1
 # Backing up the --set Parameters · 备份 --set 参数 (mspider.en.md:150-156)
 # differs from mspider.en.md:155: the prompt ~ stands in the command
 # 与 mspider.en.md:155 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
-# 与 mspider.en.md:155 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
+# 与 mspider.en.md:155 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/mspider && rm -f backups/mspider/*.yaml.new

@@ -23,8 +23,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：skoala-system/skoala 已部署，且没有其他 helm 正在操作
 
 # Check whether microservice engine helm repository exists · 检查微服务引擎 helm 仓库是否存在 (skoala.en.md:116-126, skoala.zh.md:108-118)
-# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's file. The next step is skipped where all are those of the site file
-# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 文件中的比较。三者均与站点配置一致时跳过下一步
+# differs from skoala.en.md:119, skoala.zh.md:111: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 skoala.en.md:119, skoala.zh.md:111 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Add helm repository for microservice engine · 添加微服务引擎的 helm 仓库 (skoala.en.md:128-132, skoala.zh.md:120-124)
@@ -51,8 +51,8 @@ helm search repo skoala-release/skoala --versions
 export version='{newest_stable_version}'
 
 # Backup --set Parameter · 备份 --set 参数 (skoala.en.md:155-161, skoala.zh.md:146-152)
-# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
-# 与 skoala.en.md:160, skoala.zh.md:151 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from skoala.en.md:160, skoala.zh.md:151: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
+# 与 skoala.en.md:160, skoala.zh.md:151 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/skoala && rm -f backups/skoala/*.yaml.new

@@ -25,8 +25,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:193-199)
 # differs from spidernet.en.md:195: speaks of the container management module; the network module is meant
 # 与 spidernet.en.md:195 不同：手册写的是容器管理模块，应为网络模块
-# differs from spidernet.en.md:198: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is kept; --revision names the last deployed revision, not a failed one after it
-# 与 spidernet.en.md:198 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，他人手工放置的 bak.yaml 予以保留；--revision 指定最后一个已部署的 revision，而不是其后失败的 revision
+# differs from spidernet.en.md:198: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
+# 与 spidernet.en.md:198 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
 export revision='{last_deployed_revision}'
 export time='{time_of_this_run}'
 mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
@@ -51,7 +51,7 @@ export version='{version_of_the_chart_package}'
 # differs from spidernet.en.md:210: `.` is whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
 # 与 spidernet.en.md:210 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 # differs from spidernet.en.md:214: the backslash at the end would swallow the next command
-# 与 spidernet.en.md:214 不同：行末的反斜杠会吞掉下一条命令
+# 与 spidernet.en.md:214 不同：行末的反斜杠会把下一行并入本条命令
 export imageRegistry=10.16.10.111/release.daocloud.io/spidernet
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行
