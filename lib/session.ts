@@ -35,7 +35,7 @@ interface Run {
   stepLines: string
   /** the tools of this script, by their paths */
   tools: string[]
-  /** settled when their hashes are known: before that no command is run */
+  /** settled when their hashes and the state of the clock are known: before that no command is run */
   machineRecorded?: Promise<unknown>
   /** how many commands were run: as long as it is none, nothing was changed */
   commandsRun: number

@@ -53,6 +53,14 @@ const isSame = ({ run, manual, differs }: TraceRow) =>
 export function toTerminal(trace: Trace, lang: Language, columns = 120): string {
   const words = WORDS[lang]
   const half = Math.floor((columns - 3) / 2)
+  const executed = (commands: Trace['executed'], indent: string) =>
+    commands.flatMap(({ time, command, variables, ended }) => [
+      `${indent}${time}  ${ended}`,
+      ...`${command}\n${variables}`
+        .trimEnd()
+        .split('\n')
+        .map((line) => `${indent}  ${line}`),
+    ])
   const out = [`${words.heading}: ${trace.title}`, words.values]
   if (trace.run) out.push(`${words.executed} ${trace.run}`)
   for (const { name, sha256, steps } of trace.manuals) {
@@ -78,27 +86,12 @@ export function toTerminal(trace: Trace, lang: Language, columns = 120): string 
       }
       if (trace.run && step.where) {
         out.push(`      ${step.executed.length > 0 ? words.executed : words.notExecuted}`)
-        for (const { time, command, variables, ended } of step.executed)
-          out.push(
-            `      ${time}  ${ended}`,
-            ...`${command}\n${variables}`
-              .trimEnd()
-              .split('\n')
-              .map((line) => `        ${line}`),
-          )
+        out.push(...executed(step.executed, '      '))
       }
     }
   }
   if (trace.executed.length > 0) {
-    out.push('', `=== ${words.elsewhere} ===`)
-    for (const { time, command, variables, ended } of trace.executed)
-      out.push(
-        `${time}  ${ended}`,
-        ...`${command}\n${variables}`
-          .trimEnd()
-          .split('\n')
-          .map((line) => `  ${line}`),
-      )
+    out.push('', `=== ${words.elsewhere} ===`, ...executed(trace.executed, ''))
   }
   if (trace.others.length > 0) {
     out.push('', `=== ${words.others} ===`)
@@ -130,6 +123,13 @@ function wrap(text: string, width: number, indent: number): string[] {
 export function toMarkdown(trace: Trace, lang: Language): string {
   const words = WORDS[lang]
   const fence = (text: string) => ['```', text, '```']
+  const executed = (commands: Trace['executed']) =>
+    commands.flatMap(({ time, command, variables, ended }) => [
+      '',
+      `${time}, ${ended}`,
+      '',
+      ...fence(`${command}\n${variables}`.trimEnd()),
+    ])
   const headingOf = (line: ManualLine) => `**${line.number}** \`${line.text}\``
   const out = [`# ${words.heading}: ${trace.title}`, '', words.values]
   for (const { name, sha256, steps } of trace.manuals) {
@@ -167,15 +167,12 @@ export function toMarkdown(trace: Trace, lang: Language): string {
           '',
           `**${step.executed.length > 0 ? `${words.executed} ${trace.run}` : words.notExecuted}**`,
         )
-        for (const { time, command, variables, ended } of step.executed)
-          out.push('', `${time}, ${ended}`, '', ...fence(`${command}\n${variables}`.trimEnd()))
+        out.push(...executed(step.executed))
       }
     }
   }
   if (trace.executed.length > 0) {
-    out.push('', `## ${words.elsewhere}`)
-    for (const { time, command, variables, ended } of trace.executed)
-      out.push('', `${time}, ${ended}`, '', ...fence(`${command}\n${variables}`.trimEnd()))
+    out.push('', `## ${words.elsewhere}`, ...executed(trace.executed))
   }
   if (trace.others.length > 0) {
     out.push('', `## ${words.others}`)

@@ -93,11 +93,7 @@ describe('a dry run prints the bash script that reviewers compare with the manua
       'sync-images',
       'kind: CHARTMUSEUM\n  url: https://charts.example.org\n  login: false\n  caFile: ca.crt',
     ],
-    ...['skoala', 'kairship', 'mspider', 'spidernet'].map((module) => [
-      `sync-images.${module}.local`,
-      'sync-images',
-      'kind: LOCAL',
-    ]),
+    ...modules.map((module) => [`sync-images.${module}.local`, 'sync-images', 'kind: LOCAL']),
     [
       'load-images.skoala.list',
       'load-images',

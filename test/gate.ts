@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { sha256 } from '../lib/audit.ts'
 import {
   range,
   SCRIPT_OF,
@@ -77,9 +77,9 @@ export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string
     const manual = manuals.get(name)
     if (manual) {
       problems.push(...linesWithoutRow(name, manual, ledger.rows ?? []))
-      const sha256 = createHash('sha256').update(manual.join('\n')).digest('hex')
-      if (sha256 !== ledger.sha256)
-        problems.push(`${name}.md: it is not the file of its ledger: sha256 ${sha256}`)
+      const found = sha256(manual.join('\n'))
+      if (found !== ledger.sha256)
+        problems.push(`${name}.md: it is not the file of its ledger: sha256 ${found}`)
     }
     for (const row of ledger.rows ?? [])
       problems.push(...rowWithoutCommand(name, ledger, row, dryRuns))

@@ -174,8 +174,7 @@ test('TERM to npx before the script has begun: the script ends with 129 before i
   )
   // the refusal is on record, and that is all
   expect(readdirSync(join(state, 'skoala')).toSorted()).toEqual(['.helm', 'audit.jsonl'])
-  const events = readFileSync(join(state, 'skoala/audit.jsonl'), 'utf8').trim().split('\n')
-  expect(events.map((line) => JSON.parse(line).event)).toEqual(['start', 'end'])
+  expect(auditOf(state, 'skoala').map(({ event }) => event)).toEqual(['start', 'end'])
 })
 
 test('KILL to the script: the lock stays as long as its helm works, then the printed cure and a re-run end well', async () => {

@@ -1,12 +1,11 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { ledger } from '../lib/ledger.ts'
+import { all, hasManuals, modules } from './gate-inputs.ts'
 import { fenceLines } from './gate.ts'
 import { ROOT, runScript } from './run-script.ts'
 
-const modules = ['skoala', 'kairship', 'mspider', 'spidernet']
-const directory = process.env['MANUALS'] ?? join(ROOT, '../shared/manuals')
 const manualsOf = (module: string): string[] =>
   JSON.parse(readFileSync(join(ROOT, `modules/${module}.json`), 'utf8')).manuals
 // a password of the environment must come into no page
@@ -49,14 +48,13 @@ describe.each(modules)('the trace of %s', (module) => {
     },
   )
 
-  test.runIf(existsSync(directory))(
+  test.runIf(hasManuals)(
     'has each line of each fence of its manuals, with its number',
     async () => {
-      const { stdout } = await trace(module, '--format', 'html')
+      const { stdout } = await html(module)
       for (const name of manualsOf(module)) {
         const page = stdout.slice(stdout.indexOf(`<h2>${name}.md <small>`))
-        const lines = readFileSync(join(directory, `${name}.md`), 'utf8').split('\n')
-        for (const number of fenceLines(lines).keys())
+        for (const number of fenceLines(all.manuals.get(name)!).keys())
           expect(page, `${name}.md:${number}`).toContain(`<span class="n">${number}</span>`)
       }
     },
