@@ -450,18 +450,28 @@ function whoRuns() {
   return { user: userInfo().username, uid: userInfo().uid, sudoUser, sshConnection, loginUid }
 }
 
-/** The sha256 of all that decides what is run: an engineer may have adapted a copy. */
+/**
+ * The sha256 of all that decides what is run, since an engineer may have adapted a copy: the scripts
+ * beside the started one, every file below lib/, schemas, ledgers, the descriptor and the site file.
+ */
 function filesThatRun({ scriptPath, modulePath, sitePath }: Inputs): Record<string, string> {
-  const directories = [dirname(scriptPath), join(ROOT, 'lib')]
-  const code = directories.flatMap((directory) =>
-    readdirSync(directory)
-      .filter((file) => /\.m?[jt]s$/.test(file))
-      .map((file) => join(directory, file)),
-  )
+  const ours = ['lib', 'modules/schemas', 'modules/manuals'].map((part) => join(ROOT, part))
+  const code = [
+    ...filesIn(dirname(scriptPath), false).filter((file) => /\.m?[jt]s$/.test(file)),
+    ...ours.flatMap((directory) => filesIn(directory, true)),
+  ]
   return Object.fromEntries(
     [...code, modulePath, sitePath].map((path) => [
       relative(ROOT, path),
       sha256(readFileSync(path)),
     ]),
   )
+}
+
+function filesIn(directory: string, recursive: boolean): string[] {
+  const entries = readdirSync(directory, { recursive, withFileTypes: true })
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import {
   appendFileSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -8,11 +9,11 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readTrail } from '../lib/trail.ts'
-import { runProgram, runScript, scriptEnv, type Result } from './run-script.ts'
+import { copyOfTheCollection, runProgram, runScript, scriptEnv, type Result } from './run-script.ts'
 
 const seed = Number(process.env['SEED'] ?? 20261121)
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
@@ -201,6 +202,32 @@ test('a line that a full disk cut off stays as evidence: the next run goes on be
   } finally {
     writeFileSync(path, trail)
   }
+})
+
+test('the start of a run records the sha256 of every file that could have decided what it ran, wherever below lib it is', async () => {
+  const copy = copyOfTheCollection()
+  const added = ['lib/added.ts', 'lib/cluster/deeper/added', 'lib/bin/added', 'scripts/added.mts']
+  for (const file of added) {
+    mkdirSync(dirname(join(copy, file)), { recursive: true })
+    writeFileSync(join(copy, file), `// ${file}\n`)
+  }
+  cpSync(site, join(copy, 'site.yaml'))
+  const run = await runScript('backup-values', ['--module', 'mspider'], {
+    cwd: copy,
+    env: { PATH: `${tools}:${process.env['PATH']}` },
+  })
+  expect(run.exitCode, run.output).toBe(78)
+  const [start] = readFileSync(join(copy, 'state/example/mspider/audit.jsonl'), 'utf8').split('\n')
+  const { files } = JSON.parse(start!)
+  for (const file of added) expect(files[file], file).toBe(sha256(`// ${file}\n`))
+  for (const file of [
+    'scripts/backup-values.mts',
+    'modules/mspider.json',
+    'modules/schemas/site.schema.json',
+    'modules/manuals/mspider.en.yaml',
+    'site.yaml',
+  ])
+    expect(files[file], file).toBe(sha256(readFileSync(join(copy, file), 'utf8')))
 })
 
 test('two runs at the same time do not disturb each other’s records', async () => {
