@@ -3,8 +3,8 @@
 //   npx zx scripts/audit.mts verify --module mspider [--head SHA256]
 //   npx zx scripts/audit.mts show --module mspider [--run ID] [--json] [--lang zh]
 
-import { readTrailOf, showRuns, tellVerdict } from '../lib/read-audit.ts'
-import { startReader } from '../lib/session.ts'
+import { readTrailOf, showRuns, tellVerdict } from '../lib/audit/read.ts'
+import { startReader } from '../lib/run/session.ts'
 
 const inputs = startReader(import.meta.url, ['head', 'run', 'json', 'lang'], ['verify', 'show'])
 const trail = await readTrailOf(inputs)

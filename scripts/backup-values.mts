@@ -2,11 +2,11 @@
 // file per run; bak.yaml is a link to the newest good one.
 //   npx zx scripts/backup-values.mts --module mspider
 
-import { checkBackup } from '../lib/backups.ts'
-import { checkCluster, lockReleases } from '../lib/cluster.ts'
-import { setLastDeployedRevision } from '../lib/releases.ts'
-import { run, say, setTime, step } from '../lib/run.ts'
-import { finish, start } from '../lib/session.ts'
+import { checkBackup } from '../lib/upgrade/backups.ts'
+import { checkCluster, lockReleases } from '../lib/cluster/cluster.ts'
+import { setLastDeployedRevision } from '../lib/upgrade/releases.ts'
+import { run, say, setTime, step } from '../lib/run/words.ts'
+import { finish, start } from '../lib/run/session.ts'
 
 const { releases } = await start(import.meta.url, ['release'], ['helm', 'kubectl', 'flock'])
 await checkCluster()

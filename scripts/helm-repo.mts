@@ -8,10 +8,10 @@ import {
   repositoryIsKnown,
   setVersion,
   useCredentialHelper,
-} from '../lib/charts.ts'
-import { run, say, step } from '../lib/run.ts'
-import { finish, start } from '../lib/session.ts'
-import { option } from '../lib/shell.ts'
+} from '../lib/upgrade/chart.ts'
+import { run, say, step } from '../lib/run/words.ts'
+import { finish, start } from '../lib/run/session.ts'
+import { option } from '../lib/base/shell.ts'
 
 const { releases, site } = await start(import.meta.url, ['version', 'release'], ['helm'])
 const { kind, url, login, caFile } = site.chartRepository

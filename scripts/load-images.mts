@@ -5,7 +5,7 @@
 //   npx zx scripts/load-images.mts --module skoala --bundle FILE --node node1
 //   npx zx scripts/load-images.mts --module skoala --bundle FILE --local     (without ssh)
 
-import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundles.ts'
+import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundle/of-this-run.ts'
 import {
   checkLoaded,
   mustLoad,
@@ -14,12 +14,12 @@ import {
   tagCommands,
   takeNode,
   withoutLeftovers,
-} from '../lib/load.ts'
-import { imagePlace } from '../lib/inputs.ts'
-import { findNodes, onEachNode, tellBadNodes } from '../lib/nodes.ts'
-import { aloneOnNode, sshConfig } from '../lib/ssh.ts'
-import { ownStep, report, run, say, step } from '../lib/run.ts'
-import { finish, start, thisRun } from '../lib/session.ts'
+} from '../lib/nodes/load.ts'
+import { imagePlace } from '../lib/inputs/inputs.ts'
+import { findNodes, onEachNode, tellBadNodes } from '../lib/nodes/nodes.ts'
+import { aloneOnNode, sshConfig } from '../lib/nodes/ssh.ts'
+import { ownStep, report, run, say, step } from '../lib/run/words.ts'
+import { finish, start, thisRun } from '../lib/run/session.ts'
 
 const { flags, site } = await start(
   import.meta.url,

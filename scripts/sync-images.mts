@@ -3,12 +3,12 @@
 //   npx zx scripts/sync-images.mts --module skoala --bundle FILE|DIRECTORY
 //   npx zx scripts/sync-images.mts --all --bundle DIRECTORY --quiet      (from cron)
 
-import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundles.ts'
-import { everyModule } from '../lib/every-module.ts'
-import { containerRepository } from '../lib/inputs.ts'
-import { ownStep, run, say, step } from '../lib/run.ts'
-import { finish, start, thisRun } from '../lib/session.ts'
-import { shellLines } from '../lib/shell.ts'
+import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundle/of-this-run.ts'
+import { everyModule } from '../lib/run/every-module.ts'
+import { containerRepository } from '../lib/inputs/inputs.ts'
+import { ownStep, run, say, step } from '../lib/run/words.ts'
+import { finish, start, thisRun } from '../lib/run/session.ts'
+import { shellLines } from '../lib/base/shell.ts'
 import {
   caFiles,
   checkArrived,
@@ -18,7 +18,7 @@ import {
   repositoryUrl,
   setBundle,
   watchSync,
-} from '../lib/sync.ts'
+} from '../lib/registry/sync.ts'
 
 if (process.argv.includes('--all')) await everyModule(import.meta.url)
 

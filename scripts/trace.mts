@@ -5,10 +5,10 @@
 //   npx zx scripts/trace.mts --module kairship --format html > kairship.html
 //   npx zx scripts/trace.mts --module kairship --run ID --site FILE
 
-import { recordedRun } from '../lib/read-audit.ts'
-import { startReaderOfModule } from '../lib/session.ts'
-import { toHtml, toMarkdown, toTerminal } from '../lib/trace-formats.ts'
-import { traceOf } from '../lib/trace.ts'
+import { recordedRun } from '../lib/audit/read.ts'
+import { startReaderOfModule } from '../lib/run/session.ts'
+import { toHtml, toMarkdown, toTerminal } from '../lib/manual/trace-formats.ts'
+import { traceOf } from '../lib/manual/trace.ts'
 
 const names = ['lang', 'format', 'run'] as const
 const { module, flags } = startReaderOfModule(import.meta.url, [...names])

@@ -2,14 +2,14 @@
 //   npx zx scripts/update-crds.mts --module kairship [--version VERSION]
 //   npx zx scripts/update-crds.mts --module kairship --via package --chart PATH
 
-import { checkCluster, lockReleases } from '../lib/cluster.ts'
-import { crdDirectories, saveCrds } from '../lib/crds.ts'
-import { chartSource, setVersion } from '../lib/charts.ts'
-import { type Release } from '../lib/inputs.ts'
-import { checkReleases } from '../lib/releases.ts'
-import { run, say, step } from '../lib/run.ts'
-import { finish, start } from '../lib/session.ts'
-import { type ShellLines } from '../lib/shell.ts'
+import { checkCluster, lockReleases } from '../lib/cluster/cluster.ts'
+import { crdDirectories, saveCrds } from '../lib/upgrade/crds.ts'
+import { chartSource, setVersion } from '../lib/upgrade/chart.ts'
+import { type Release } from '../lib/inputs/inputs.ts'
+import { checkReleases } from '../lib/upgrade/releases.ts'
+import { run, say, step } from '../lib/run/words.ts'
+import { finish, start } from '../lib/run/session.ts'
+import { type ShellLines } from '../lib/base/shell.ts'
 
 const { releases, flags, module } = await start(
   import.meta.url,

@@ -3,14 +3,14 @@
 //   npx zx scripts/upgrade.mts --module kairship --via package --chart PATH
 //   npx zx scripts/upgrade.mts --module mspider --install --values FILE   (where there is no release yet)
 
-import { chartSource, registryKeys, setVersion } from '../lib/charts.ts'
-import { checkCluster, lockReleases } from '../lib/cluster.ts'
-import { checkImages, isDeployed } from '../lib/images.ts'
-import { checkReleased, checkReleases } from '../lib/releases.ts'
-import { exportVariable, ownStep, run, step } from '../lib/run.ts'
-import { finish, start } from '../lib/session.ts'
-import { command, option } from '../lib/shell.ts'
-import { waitForWorkloads } from '../lib/workloads.ts'
+import { chartSource, registryKeys, setVersion } from '../lib/upgrade/chart.ts'
+import { checkCluster, lockReleases } from '../lib/cluster/cluster.ts'
+import { checkImages, isDeployed } from '../lib/upgrade/images.ts'
+import { checkReleased, checkReleases } from '../lib/upgrade/releases.ts'
+import { exportVariable, ownStep, run, step } from '../lib/run/words.ts'
+import { finish, start } from '../lib/run/session.ts'
+import { command, option } from '../lib/base/shell.ts'
+import { waitForWorkloads } from '../lib/upgrade/workloads.ts'
 
 const { releases, flags } = await start(
   import.meta.url,

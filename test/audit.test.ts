@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { readTrail } from '../lib/trail.ts'
+import { readTrail } from '../lib/audit/verify.ts'
 import { copyOfTheCollection, runProgram, runScript, scriptEnv, type Result } from './run-script.ts'
 
 const seed = Number(process.env['SEED'] ?? 20261121)
@@ -235,7 +235,7 @@ test('two runs at the same time do not disturb each other’s records', async ()
     await Promise.all([refusedRun('one'), refusedRun('other'), refusedRun('third')])
     // runs that have nothing to do but to write records
     const writer =
-      "import { audit, openAudit } from './lib/audit.ts'; openAudit(process.argv[1], process.argv[2]); for (let i = 0; i < 150; i++) audit({ event: 'found', i })"
+      "import { audit, openAudit } from './lib/audit/write.ts'; openAudit(process.argv[1], process.argv[2]); for (let i = 0; i < 150; i++) audit({ event: 'found', i })"
     const written = await Promise.all(
       ['one', 'other', 'third'].map((run) =>
         runProgram(process.execPath, ['--input-type=module', '-e', writer, path, run], {

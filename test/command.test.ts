@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { command, option, quote, shellLines } from '../lib/shell.ts'
+import { command, option, quote, shellLines } from '../lib/base/shell.ts'
 
 const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31)
 

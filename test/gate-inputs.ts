@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { ledger } from '../lib/ledger.ts'
+import { ledger } from '../lib/manual/ledger.ts'
 import { type Audited, type DryRun } from './gate.ts'
 import { ROOT } from './run-script.ts'
 

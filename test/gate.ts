@@ -1,4 +1,4 @@
-import { sha256 } from '../lib/audit.ts'
+import { sha256 } from '../lib/audit/write.ts'
 import {
   range,
   SCRIPT_OF,
@@ -6,7 +6,7 @@ import {
   type Ledger,
   type LedgerRow,
   type StepName,
-} from '../lib/ledger.ts'
+} from '../lib/manual/ledger.ts'
 
 /** What the gate holds against each other. */
 export interface Audited {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { ledger, type LedgerRow } from '../lib/ledger.ts'
+import { ledger, type LedgerRow } from '../lib/manual/ledger.ts'
 import { all, copyOf, hasManuals, modules, names } from './gate-inputs.ts'
 import { fenceLines, HEADING, problemsOf, type Audited } from './gate.ts'
 

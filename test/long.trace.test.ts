@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { ledger } from '../lib/ledger.ts'
+import { ledger } from '../lib/manual/ledger.ts'
 import { all, hasManuals, modules } from './gate-inputs.ts'
 import { fenceLines } from './gate.ts'
 import { ROOT, runScript } from './run-script.ts'

@@ -4,7 +4,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { stringify } from 'yaml'
-import { tarOf } from '../lib/tar.ts'
+import { tarOf } from '../lib/bundle/tar.ts'
 
 const sha256 = (data: Buffer | string) => createHash('sha256').update(data).digest('hex')
 

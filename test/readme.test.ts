@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { EXIT_MEANINGS } from '../lib/failure.ts'
+import { EXIT_MEANINGS } from '../lib/base/failure.ts'
 import { copyOfTheCollection, ROOT, runProgram, scriptEnv } from './run-script.ts'
 
 const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')

@@ -4,7 +4,7 @@
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
-export PATH=$PATH:$PWD/lib
+export PATH=$PATH:$PWD/lib/bin
 mkdir -p state/example/skoala/.helm && cd state/example/skoala
 # the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
 # 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
