@@ -8,14 +8,14 @@ const withLab = all || toolsAreBuilt()
 
 if (!withLab) {
   console.log(
-    'LEFT OUT: the lab suites (test/lab.*.test.ts), because the lab is not built. Build it with: npm run lab build\n' +
-      '未运行：lab 测试（test/lab.*.test.ts），因为尚未构建 lab。构建方法：npm run lab build\n',
+    'LEFT OUT: the lab suites (test/**/*.lab.test.ts), because the lab is not built. Build it with: npm run lab build\n' +
+      '未运行：lab 测试（test/**/*.lab.test.ts），因为尚未构建 lab。构建方法：npm run lab build\n',
   )
 }
 if (!all) {
   console.log(
-    'LEFT OUT: the long suites (test/long.*.test.ts: failed rollouts, signals, other versions of helm; test/kill.*.test.ts: runs killed at random moments). Run all with: npm run check\n' +
-      '未运行：耗时测试（test/long.*.test.ts：发布失败、信号、其他 helm 版本；test/kill.*.test.ts：随机时刻终止）。运行全部测试：npm run check\n',
+    'LEFT OUT: the long suites (test/**/*.long.test.ts: failed rollouts, signals, other versions of helm; test/**/*.kill.test.ts: runs killed at random moments). Run all with: npm run check\n' +
+      '未运行：耗时测试（test/**/*.long.test.ts：发布失败、信号、其他 helm 版本；test/**/*.kill.test.ts：随机时刻终止）。运行全部测试：npm run check\n',
   )
 }
 
@@ -23,8 +23,8 @@ if (!all) {
 const inLab = (name: string, groupOrder: number, maxWorkers: number) => ({
   test: {
     name,
-    include: [`test/${name}.*.test.ts`],
-    globalSetup: 'test/lab-setup.ts',
+    include: [`test/**/*.${name}.test.ts`],
+    globalSetup: 'test/support/lab-setup.ts',
     // much, for a machine that has other work
     testTimeout: 360_000,
     hookTimeout: 300_000,
@@ -40,8 +40,8 @@ export default defineConfig({
       {
         test: {
           name: 'quick',
-          include: ['test/*.test.ts'],
-          exclude: ['test/{lab,long,kill}.*.test.ts'],
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/**/*.{lab,long,kill}.test.ts'],
           testTimeout: 180_000,
           maxWorkers: 4,
         },

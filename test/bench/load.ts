@@ -8,7 +8,7 @@ import { basename } from 'node:path'
 import { isDeepStrictEqual, promisify } from 'node:util'
 import { parse, stringify } from 'yaml'
 import { addMachine, nodesOf, type Lab, type LabNode } from '../lab/lab.ts'
-import { makeBundle } from '../make-bundle.ts'
+import { makeBundle } from '../support/make-bundle.ts'
 import { inPairs, median, root, row, scriptEnv, table, terminalEnv, timed, zx } from './pairs.ts'
 
 const run = promisify(execFile)

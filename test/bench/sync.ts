@@ -7,7 +7,7 @@ import { basename } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { parse, stringify } from 'yaml'
 import { type Lab } from '../lab/lab.ts'
-import { makeBundle } from '../make-bundle.ts'
+import { makeBundle } from '../support/make-bundle.ts'
 import { inPairs, median, root, row, scriptEnv, table, terminalEnv, timed, zx } from './pairs.ts'
 
 const goals = { first: 1.2, nothingToDo: 0.3 }
