@@ -4,7 +4,7 @@
 //   npx zx scripts/audit.mts show --module mspider [--run ID] [--json] [--lang zh]
 
 import { readTrailOf, showRuns, tellVerdict } from '../lib/audit/read.ts'
-import { startReader } from '../lib/run/session.ts'
+import { startReader } from '../lib/run/start.ts'
 
 const inputs = startReader(import.meta.url, ['head', 'run', 'json', 'lang'], ['verify', 'show'])
 const trail = await readTrailOf(inputs)

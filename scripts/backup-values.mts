@@ -2,35 +2,25 @@
 // file per run; bak.yaml is a link to the newest good one.
 //   npx zx scripts/backup-values.mts --module mspider
 
-import { checkBackup } from '../lib/upgrade/backups.ts'
 import { checkCluster, lockReleases } from '../lib/cluster/cluster.ts'
+import { finish, lines, prepare, start, step } from '../lib/script.ts'
+import { makeBackupDirectory, publishBackup } from '../lib/upgrade/backups.ts'
 import { setLastDeployedRevision } from '../lib/upgrade/releases.ts'
-import { run, say, setTime, step } from '../lib/run/words.ts'
-import { finish, start } from '../lib/run/session.ts'
 
-const { releases } = await start(import.meta.url, ['release'], ['helm', 'kubectl', 'flock'])
+const { releases } = start(import.meta.url, ['release'], ['helm', 'kubectl', 'flock'])
 await checkCluster()
 await lockReleases()
 
 for (const each of releases) {
-  const { release, namespace, backup } = each
-  step('backup-values')
+  const { release, namespace } = each
+  const file = lines(`backups/${release}/$revision-$time.yaml.new`)
+  step('backup-values') // Back up the --set parameters
   await setLastDeployedRevision(each)
-  await setTime()
-  await run`mkdir -p backups/${release} && rm -f backups/${release}/*.yaml.new`
-  await run`
+  await makeBackupDirectory(each) // sets $time
+  await prepare`
 helm get values ${release} -n ${namespace} -o yaml \
-  --revision $revision > backups/${release}/$revision-$time.yaml.new`
-  await checkBackup(each)
-  say(
-    `a ${backup} that is a file of somebody else, not the link to the newest backup, is kept`,
-    `若 ${backup} 是他人放置的文件，而不是指向最新备份的链接，则予以保留`,
-  )
-  await run`
-if [ -e ${backup} ] && [ ! -L ${backup} ]; then mv -T ${backup} backups/${release}/by-hand-$time.yaml; fi`
-  await run`
-mv -T backups/${release}/$revision-$time.yaml.new backups/${release}/$revision-$time.yaml
-ln -sfn backups/${release}/$revision-$time.yaml ${backup}.new && mv -T ${backup}.new ${backup}`
+  --revision $revision > ${file}`
+  await publishBackup(each, file)
 }
 
 await finish()

@@ -2,62 +2,57 @@
 // update it, select the version.
 //   npx zx scripts/helm-repo.mts --module mspider [--version VERSION]
 
+import { finish, option, prepare, start, step } from '../lib/script.ts'
+import { chartSource } from '../lib/upgrade/chart.ts'
 import {
-  chartSource,
   checkIndexIsFresh,
   repositoryIsKnown,
-  setVersion,
-  useCredentialHelper,
-} from '../lib/upgrade/chart.ts'
-import { run, say, step } from '../lib/run/words.ts'
-import { finish, start } from '../lib/run/session.ts'
-import { option } from '../lib/base/shell.ts'
+  useOciRepository,
+} from '../lib/upgrade/repository.ts'
+import { setVersion } from '../lib/upgrade/version.ts'
 
-const { releases, site } = await start(import.meta.url, ['version', 'release'], ['helm'])
+const { releases, site } = start(import.meta.url, ['version', 'release'], ['helm'])
 const { kind, url, login, caFile } = site.chartRepository
 
 for (const release of releases) {
-  const { repository, chart } = release
+  const { repository } = release
+  const { chart, options } = chartSource(release)
 
   if (kind === 'OCI') {
-    say(
-      'an OCI repository is neither added nor updated nor searched',
-      'OCI 仓库无需添加、更新和搜索',
-    )
-    useCredentialHelper()
-    step('search-repo')
+    useOciRepository()
+    step('search-repo') // Select the version to upgrade to
     await setVersion(release)
-    await run`helm show chart ${chartSource(release).chart} --version $version ${chartSource(release).options}`
-  } else {
-    step('repo-list')
-    // the manual greps for the name; the names and URLs are compared in the next step
-    await run`helm repo list -o yaml`
+    await prepare`helm show chart ${chart} --version $version ${options}`
+    continue
+  }
 
-    step('repo-add')
-    if (!(await repositoryIsKnown(release))) {
-      if (login) {
-        await run`
+  step('repo-list') // Check whether the helm repository exists
+  // the manual greps for the name; the names and URLs are compared in the next step
+  await prepare`helm repo list -o yaml`
+
+  step('repo-add') // Add the helm repository
+  if (!(await repositoryIsKnown(release))) {
+    if (login)
+      await prepare`
 printf %s "$CHART_REPO_PASSWORD" |
   helm repo add ${repository} ${url!} \
     --username "$CHART_REPO_USERNAME" --password-stdin \
     ${option('--ca-file', caFile)} \
     --force-update`
-      } else {
-        await run`
+    else
+      await prepare`
 helm repo add ${repository} ${url!} \
   ${option('--ca-file', caFile)} \
   --force-update`
-      }
-    }
-
-    step('repo-update')
-    await run`helm repo update ${repository}`
-    await checkIndexIsFresh(release)
-
-    step('search-repo')
-    await run`helm search repo ${repository}/${chart} --versions`
-    await setVersion(release)
   }
+
+  step('repo-update') // Update the helm repository
+  await prepare`helm repo update ${repository}`
+  await checkIndexIsFresh(release)
+
+  step('search-repo') // Select the version to upgrade to
+  await prepare`helm search repo ${chart} --versions`
+  await setVersion(release)
 }
 
 await finish()

@@ -3,32 +3,30 @@
 //   npx zx scripts/sync-images.mts --module skoala --bundle FILE|DIRECTORY
 //   npx zx scripts/sync-images.mts --all --bundle DIRECTORY --quiet      (from cron)
 
+import { isForAll, modulesWithBundles } from '../lib/bundle/modules-with-bundles.ts'
 import { checkBundleContent, findBundles, tellBadBundles } from '../lib/bundle/of-this-run.ts'
-import { everyModule } from '../lib/run/every-module.ts'
-import { containerRepository } from '../lib/inputs/inputs.ts'
-import { ownStep, run, say, step } from '../lib/run/words.ts'
-import { finish, start, thisRun } from '../lib/run/session.ts'
-import { shellLines } from '../lib/base/shell.ts'
+import { containerRepository } from '../lib/inputs/site.ts'
 import {
-  caFiles,
   checkArrived,
   isInPlace,
   lockRepository,
   onlyImages,
+  placeBundle,
   repositoryUrl,
-  setBundle,
+  syncerVariables,
   watchSync,
 } from '../lib/registry/sync.ts'
+import { everyModule } from '../lib/run/every-module.ts'
+import { finish, lines, ownStep, prepare, run, start, step } from '../lib/script.ts'
 
-if (process.argv.includes('--all')) await everyModule(import.meta.url)
+if (isForAll()) await everyModule(import.meta.url, modulesWithBundles)
 
-const { module, site } = await start(
+const { module, site } = start(
   import.meta.url,
   ['bundle', 'replace-tags', 'all', 'quiet', 'json'],
   ['charts-syncer', 'flock'],
 )
-const directory = `charts-syncer/${module.bundle.directory}`
-const { kind, login } = site.chartRepository
+const { kind } = site.chartRepository
 
 ownStep('Before anything is pushed', '推送前的检查')
 await lockRepository()
@@ -37,74 +35,34 @@ for (const bundle of await findBundles()) {
   if (await isInPlace(bundle)) continue
   if (!(await checkBundleContent(bundle))) continue
 
-  step('load-image-yaml')
-  await setBundle(bundle)
-  say(
-    'in a directory of its own, under the name that charts-syncer reads; out of a download it is copied',
-    '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制',
-  )
-  if (bundle?.inDownload) {
-    await run`
-rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
-dd if=$source of=${directory}/$bundle status=none \
-  bs=1M iflag=skip_bytes,count_bytes skip=$offset count=$size`
-  } else {
-    await run`
-rm -rf charts-syncer && mkdir -p ${directory} charts-syncer/tmp
-ln -sr $source ${directory}/$bundle`
-  }
-
-  if (caFiles().length > 0) await run`cat ${shellLines(...caFiles())} > charts-syncer/ca.crt`
-
-  if (kind === 'LOCAL' || onlyImages(bundle)) {
-    await run`
+  step('load-image-yaml') // Create load-image.yaml
+  await placeBundle(bundle)
+  // onlyImages: the chart is in the chart repository already, and goes where it is removed afterwards
+  const repo =
+    kind === 'LOCAL' || onlyImages(bundle)
+      ? lines(`kind: LOCAL
+    path: ${onlyImages(bundle) ? './local-repo' : '../local-repo'} # Local chart path`)
+      : lines(`kind: ${kind} # Helm Chart repository type
+    url: ${repositoryUrl()} # Helm repository address
+    # auth: Helm repository username and password, from the environment (TARGET_REPO_AUTH_*)`)
+  await prepare`
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: ${module.bundle.directory} # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: ${module.bundle.directory} # The relative path to the directory where the charts-syncer command is executed, not the relative path between this YAML file and the offline package
 target:
-  containerRegistry: ${site.containerRegistry} # the image registry
-  containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
+  containerRegistry: ${site.containerRegistry} # Container registry address
+  containerRepository: ${containerRepository({ module, site })} # Container registry path
   repo:
-    kind: LOCAL
-    path: ${onlyImages(bundle) ? './local-repo' : '../local-repo'}
-# containers.auth: in the environment, TARGET_CONTAINERS_AUTH_*
+    ${repo}
+  # containers.auth: Container registry username and password, from the environment (TARGET_CONTAINERS_AUTH_*)
 EOF`
-  } else {
-    await run`
-cat > load-image.yaml << 'EOF'
-source:
-  intermediateBundlesPath: ${module.bundle.directory} # relative to where charts-syncer runs, not to this file
-target:
-  containerRegistry: ${site.containerRegistry} # the image registry
-  containerRepository: ${containerRepository(thisRun().inputs)} # the path in it
-  repo:
-    kind: ${kind} # or any other kind of chart repository that charts-syncer supports
-    url: ${repositoryUrl()} # the chart repository
-# repo.auth and containers.auth: in the environment, TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_*
-EOF`
-  }
 
-  step('sync-images')
-  const logins = shellLines(
-    ...(login
-      ? [
-          'TARGET_REPO_AUTH_USERNAME="$CHART_REPO_USERNAME"',
-          'TARGET_REPO_AUTH_PASSWORD="$CHART_REPO_PASSWORD"',
-        ]
-      : []),
-    ...(site.containerRegistryLogin === false
-      ? []
-      : [
-          'TARGET_CONTAINERS_AUTH_USERNAME="$REGISTRY_USERNAME"',
-          'TARGET_CONTAINERS_AUTH_PASSWORD="$REGISTRY_PASSWORD"',
-        ]),
-    // Go trusts what is in it
-    ...(caFiles().length > 0 ? ['SSL_CERT_FILE=$PWD/ca.crt'] : []),
-  )
+  step('sync-images') // Synchronize the images with charts-syncer
   await watchSync(
+    bundle,
     () => run`
 (cd charts-syncer && \
-${logins} \
+${syncerVariables()} \
 TMPDIR=$PWD/tmp \
 charts-syncer sync --config ../load-image.yaml --workdir work)`,
   )

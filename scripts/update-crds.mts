@@ -3,15 +3,20 @@
 //   npx zx scripts/update-crds.mts --module kairship --via package --chart PATH
 
 import { checkCluster, lockReleases } from '../lib/cluster/cluster.ts'
-import { crdDirectories, saveCrds } from '../lib/upgrade/crds.ts'
-import { chartSource, setVersion } from '../lib/upgrade/chart.ts'
-import { type Release } from '../lib/inputs/inputs.ts'
+import { finish, prepare, run, say, start, step } from '../lib/script.ts'
+import { chartSource, isArchive } from '../lib/upgrade/chart.ts'
+import {
+  findCrds,
+  makeChartDirectory,
+  saveCrds,
+  triedCrds,
+  tryCrds,
+  waitForCrds,
+} from '../lib/upgrade/crds.ts'
 import { checkReleases } from '../lib/upgrade/releases.ts'
-import { run, say, step } from '../lib/run/words.ts'
-import { finish, start } from '../lib/run/session.ts'
-import { type ShellLines } from '../lib/base/shell.ts'
+import { setVersion } from '../lib/upgrade/version.ts'
 
-const { releases, flags, module } = await start(
+const { releases, flags, module } = start(
   import.meta.url,
   ['via', 'chart', 'version', 'release', 'allow-downgrade'],
   ['helm', 'kubectl', 'flock', 'tar'],
@@ -19,54 +24,37 @@ const { releases, flags, module } = await start(
 await checkCluster()
 await lockReleases()
 
-const withCrds = releases.filter(({ crds }) => crds)
-if (withCrds.length === 0) {
+const withCrds = releases.filter((release) => release.crds)
+if (withCrds.length === 0)
   say(
     `the manual of ${module.name} has no CRD step: nothing to do`,
     `${module.name} 的手册没有更新 CRD 的步骤，无需操作`,
   )
-} else {
-  await checkReleases()
-  if (flags.via === 'repo') await import('./helm-repo.mts')
-}
+else await checkReleases()
+if (withCrds.length > 0 && flags.via === 'repo') await import('./helm-repo.mts')
 
-const found: { release: Release; crds: ShellLines }[] = []
+const toUpdate: typeof releases = []
 for (const release of withCrds) {
   const { chart, options } = chartSource(release)
   const directory = `charts/${release.release}`
-  step('update-crds')
+  step('update-crds') // Update the CRDs
   await setVersion(release)
-  let unpacked = chart
-  if (flags.via === 'repo') {
-    // a fresh directory: unpacking over an old one would merge both
-    await run`rm -rf ${directory} && mkdir -p ${directory}`
-    await run`
+  await makeChartDirectory(release)
+  if (flags.via === 'repo')
+    await prepare`
 helm pull ${chart} --version $version -d ${directory} \
   ${options} && tar -zxf ${directory}/*.tgz -C ${directory}`
-    unpacked = `${directory}/${release.chart}`
-  } else if (/\.(tgz|tar\.gz)$/.test(chart)) {
-    await run`rm -rf ${directory} && mkdir -p ${directory}`
-    await run`tar -zxf ${chart} -C ${directory}`
-    unpacked = `${directory}/${release.chart}`
-  }
-  const crds = await crdDirectories(unpacked, release)
-  if (crds.lines.length > 0) found.push({ release, crds })
+  else if (isArchive(chart)) await prepare`tar -zxf ${chart} -C ${directory}`
+  if (await findCrds(release)) toUpdate.push(release)
 }
 
-for (const { release, crds } of found) {
-  await saveCrds(crds, release)
-  // all or none: a CRD that the API server refuses is found before the first one is changed
+for (const release of toUpdate) {
+  await saveCrds(release)
+  await tryCrds(release)
   await run`
-kubectl apply ${crds} \
-  --server-side --force-conflicts --dry-run=server`
-  await run`
-kubectl apply ${crds} \
+kubectl apply ${triedCrds(release)} \
   --server-side --force-conflicts`
-  // an API server that was restarted meanwhile may take 5 minutes: it looks at its CRDs again by then
-  // (Kubernetes 1.33 apiextensions-apiserver: crdHandler queues on an update, informers resync)
-  await run`
-kubectl wait ${crds} \
-  --for=condition=Established --timeout=360s`
+  await waitForCrds(release)
 }
 
 await finish()

@@ -2,19 +2,14 @@ import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { syslogWords } from './write.ts'
-import { EXIT, Failure } from '../base/failure.ts'
-import { type FlagName, type Flags } from '../inputs/flags.ts'
-import { readInputs, type Inputs } from '../inputs/inputs.ts'
+import { EXIT, Failure, missing } from '../base/failure.ts'
 import { whileLocked } from '../base/locks.ts'
-import {
-  describeRun,
-  readTrail,
-  runsOf,
-  type RecordedRun,
-  type Tampered,
-  type Trail,
-} from './verify.ts'
+import { type FlagName, type Flags } from '../inputs/flags.ts'
+import { readInputs } from '../inputs/inputs.ts'
+import { type Inputs } from '../inputs/types.ts'
+import { describeRun, type RecordedRun, runsOf } from './show.ts'
+import { readTrail, type Tampered, type Trail } from './verify.ts'
+import { syslogWords } from './write.ts'
 
 /** What was read, and the heads that it was held against. */
 interface ReadTrail extends Trail {
@@ -35,11 +30,9 @@ export async function readTrailOf({
 }: Inputs): Promise<ReadTrail> {
   const path = join(stateDirectory, 'audit.jsonl')
   if (!existsSync(path)) {
-    throw new Failure(
-      EXIT.missingInput,
-      `there is no audit ${path}: nothing was run for ${module.name} at ${site.name}, or it was removed`,
-      `没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`,
-    )
+    throw missing`
+      there is no audit ${path}: nothing was run for ${module.name} at ${site.name}, or it was removed
+      没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`
   }
   // not while a script is writing a record
   const bytes = whileLocked(path, 'r', (descriptor) => readFileSync(descriptor))
@@ -104,15 +97,13 @@ function pickRun(all: RecordedRun[], id: string): RecordedRun {
   const found = all.find(({ run }) => run === id)
   if (found) return found
   const last = all.slice(-5).map(({ run }) => run)
-  throw new Failure(
-    EXIT.missingInput,
-    `there is no run ${id}; the last ones are ${last.join(', ')}`,
-    `没有运行 ${id}；最近几次为 ${last.join('、')}`,
-  )
+  throw missing`
+    there is no run ${id}; the last ones are ${last.join(', ')}
+    没有运行 ${id}；最近几次为 ${last.join('、')}`
 }
 
 /** Prints the runs, for people or, with --json, for machines. @throws Failure 66 no such run */
-export function showRuns({ records }: Trail, { run: id, json, lang }: Flags) {
+export function showRuns({ records }: Trail, { run: id, json, lang = 'en' }: Flags) {
   const all = runsOf(records)
   const runs = id ? [pickRun(all, id)] : all
   if (json) console.log(JSON.stringify(runs, null, 2))
@@ -143,7 +134,7 @@ export function tellVerdict(
           : 'No head is known: nobody can tell whether its end was cut off. Give one with --head'
         : lang === 'zh'
           ? `最后一个已知哈希之后还有 ${behind} 条记录：其后是否被截断或追加，无法判断。请用 --head 给出更新的哈希`
-          : `${behind} records stand behind the last known head: nobody can tell whether some were cut off there, or added. Give a newer one with --head`,
+          : `${behind} records are behind the last known head: nobody can tell whether some were cut off there, or added. Give a newer one with --head`,
     )
 }
 
@@ -152,11 +143,7 @@ function notAsWritten(path: string, { line, en, zh }: Tampered): Failure {
     EXIT.badAudit,
     `${path} is not as it was written, line ${line}: ${en}`,
     `${path} 与写入时不一致，第 ${line} 行：${zh}`,
-    {
-      next: [
-        'keep the file as it is; compare it with a backup of it, or with what syslog has',
-        '请保留原文件，并与其备份或 syslog 中的记录比较',
-      ],
-    },
-  )
+  ).next`
+    keep the file as it is; compare it with a backup of it, or with what syslog has
+    请保留原文件，并与其备份或 syslog 中的记录比较`
 }

@@ -1,38 +1,47 @@
-import { createHash } from 'node:crypto'
 import { fstatSync, fsyncSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
-import { EXIT, Failure } from '../base/failure.ts'
+import { cannotWrite } from '../base/failure.ts'
+import { linesOf, sha256 } from '../base/hash.ts'
 import { whileLocked } from '../base/locks.ts'
 
 /** One record: what happened, and what belongs to it. */
 export type Fact = { event: string } & Record<string, unknown>
 
-let trail: { path: string; run: string } | undefined
-let head = ''
-/** what was found and asked since the last record that had to be on the disk */
-let pending: Fact[] = []
+/** The audit of a module, as a run writes to it. */
+export interface OpenTrail {
+  /** the file */
+  path: string
+  /** the id of the run, which every record carries */
+  run: string
+  /** the sha256 of the newest record of this run: who knows it can tell that the tail was cut off */
+  head: string
+  /** what was found and asked since the last record that had to be on the disk */
+  pending: Fact[]
+}
 
 /**
- * Opens the audit of a module, `audit.jsonl`: one JSON record a line, each with its number (`seq`) and
- * the sha256 of the record before (`prev`), so that a change shows (lib/audit/verify.ts).
- * @param path the file
- * @param run the id of this run, which every record carries
+ * The audit of a module, `audit.jsonl`: one JSON record a line, each with its number (`seq`) and the
+ * sha256 of the record before (`prev`), so that a change shows (lib/audit/verify.ts).
  */
-export function openAudit(path: string, run: string) {
-  trail = { path, run }
-}
+export const openTrail = (path: string, run: string): OpenTrail => ({
+  path,
+  run,
+  head: '',
+  pending: [],
+})
 
 /**
  * Records a question to a tool, which changes nothing: it is written together with the next record,
  * and one that is repeated (are the pods up?) once, with how often and how long in all.
  */
-export function auditQuestion(
+export function noteQuestion(
+  trail: OpenTrail,
   command: string,
   variables: Record<string, string>,
   { exitCode, seconds }: { exitCode: number; seconds: number },
 ) {
   const question = { event: 'question', command, variables, exitCode }
-  const same = pending.find((each) => {
+  const same = trail.pending.find((each) => {
     const { time: _, seconds: __, times: ___, ...rest } = each
     return isDeepStrictEqual(rest, question)
   })
@@ -40,7 +49,7 @@ export function auditQuestion(
     same['times'] = Number(same['times']) + 1
     same['seconds'] = Number(same['seconds']) + seconds
   } else {
-    note({ ...question, seconds, times: 1 })
+    noteFact(trail, { ...question, seconds, times: 1 })
   }
 }
 
@@ -48,19 +57,18 @@ export function auditQuestion(
  * Records what was found or written. It is on the disk before the next command runs, and at the end
  * of the script, not at once: that would cost a write to the disk for each.
  */
-export function note(fact: Fact) {
+export function noteFact({ pending }: OpenTrail, fact: Fact) {
   pending.push({ time: new Date().toISOString(), ...fact })
 }
 
 /**
- * Appends a record and waits until it is on the disk. Before a trail is open it does nothing.
- * Synchronous, so that the last record can be written while the process exits.
+ * Appends a record and waits until it is on the disk. Synchronous, so that the last record can be
+ * written while the process exits.
  * @throws Failure 73 when it cannot be written: then nothing may run
  */
-export function audit(fact: Fact) {
-  if (!trail) return
+export function append(trail: OpenTrail, fact: Fact) {
+  const { path, run } = trail
   try {
-    const { path, run } = trail
     // two scripts of one module may write at the same time
     whileLocked(path, 'a+', (descriptor) => {
       const { last, torn, isOpen } = endOf(descriptor)
@@ -69,7 +77,7 @@ export function audit(fact: Fact) {
       let seq = last ? Number(JSON.parse(last).seq) : 0
       let newest = last
       const cut = torn.length > 0 && { torn: sha256(torn) }
-      for (const [index, each] of [...pending, fact].entries()) {
+      for (const [index, each] of [...trail.pending, fact].entries()) {
         const record = { seq: ++seq, time: new Date().toISOString(), run, ...each }
         newest = JSON.stringify({ ...record, ...(index === 0 && cut), prev: sha256(newest) })
         text += newest + '\n'
@@ -77,17 +85,16 @@ export function audit(fact: Fact) {
       const bytes = Buffer.from(text)
       if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('only a part was written')
       fsyncSync(descriptor)
-      head = sha256(newest)
-      pending = []
+      trail.head = sha256(newest)
+      trail.pending = []
     })
   } catch (error) {
     const reason = (error as Error).message
-    throw new Failure(
-      EXIT.cannotWrite,
-      `the audit ${trail.path} cannot be written: ${reason}. What cannot be recorded is not run.`,
-      `无法写入审计 ${trail.path}：${reason}。无法记录的操作不会执行。`,
-      { state: ['nothing more was run', '未再执行任何命令'] },
-    )
+    throw cannotWrite`
+      the audit ${path} cannot be written: ${reason}. What cannot be recorded is not run
+      无法写入审计日志 ${path}：${reason}。无法记录的操作不会执行`.state`
+      nothing more was run
+      未再执行任何命令`
   }
 }
 
@@ -102,17 +109,8 @@ export function syslogWords(module: string, site: string, bytes: Buffer): string
 }
 
 /** The same of this run's trail, with its head. */
-export function headForSyslog(module: string, site: string): string {
-  return syslogWords(module, site, trail ? readFileSync(trail.path) : Buffer.alloc(0)) + head
-}
-
-/** The sha256 of the newest record of this run: who knows it can tell that the tail was cut off. */
-export function auditHead(): string {
-  return head
-}
-
-export function sha256(data: string | Buffer): string {
-  return createHash('sha256').update(data).digest('hex')
+export function headForSyslog({ path, head }: OpenTrail, module: string, site: string): string {
+  return syslogWords(module, site, readFileSync(path)) + head
 }
 
 /**
@@ -140,17 +138,6 @@ function endOf(descriptor: number): { last: string; torn: Buffer; isOpen: boolea
     }
   }
   return { last: '', torn: isOpen ? text : text.subarray(0, -1), isOpen }
-}
-
-/** The lines of some bytes; a line break at their end ends the last one. */
-export function linesOf(bytes: Buffer): Buffer[] {
-  const lines: Buffer[] = []
-  for (let from = 0; from < bytes.length;) {
-    const end = bytes.indexOf(10, from)
-    lines.push(bytes.subarray(from, end < 0 ? undefined : end))
-    from = end < 0 ? bytes.length : end + 1
-  }
-  return lines
 }
 
 /** Is it a whole record? Its last field is the hash of the one before. */

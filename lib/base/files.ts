@@ -1,6 +1,6 @@
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { EXIT, Failure } from './failure.ts'
+import { cannotWrite } from './failure.ts'
 
 /**
  * Writes a file so that it is either the old one or the new one, never half of it: aside, then renamed.
@@ -15,10 +15,8 @@ export function writeWhole(path: string, text: string | Buffer) {
     renameSync(aside, path)
   } catch (error) {
     const reason = (error as Error).message
-    throw new Failure(
-      EXIT.cannotWrite,
-      `cannot write ${path}: ${reason}`,
-      `无法写入 ${path}：${reason}`,
-    )
+    throw cannotWrite`
+      ${path} cannot be written: ${reason}
+      无法写入 ${path}：${reason}`
   }
 }

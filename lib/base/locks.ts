@@ -1,5 +1,4 @@
 import { spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import {
   closeSync,
   constants,
@@ -12,31 +11,27 @@ import {
 } from 'node:fs'
 import { hostname, userInfo } from 'node:os'
 import { join } from 'node:path'
-import { EXIT, Failure, UNCHANGED } from './failure.ts'
+import { cannotWrite, misconfigured, tryLater } from './failure.ts'
+import { sha256 } from './hash.ts'
 
 /**
  * Takes the lock of a target for as long as this process, or a command that inherited the
  * descriptor, lives: the lock belongs to the open file (flock(2)), so it outlives a killed script
  * until its helm has ended too.
  * @param target what is locked, for example `release mspider-system/mspider of the cluster <uid>`
- * @param holder what the second comer is told
+ * @param holder what the second comer is told, in this order
  * @returns the open descriptor, to be handed to every command that changes the target
  * @throws Failure 75 when somebody holds it, 73 when the lock file can't be written
  */
 export function lock(target: string, holder: Record<string, string>): number {
-  const path = join(
-    lockDirectory(),
-    `dce-upgrade-${createHash('sha256').update(target).digest('hex').slice(0, 24)}.lock`,
-  )
+  const path = join(lockDirectory(), `dce-upgrade-${sha256(target).slice(0, 24)}.lock`)
   let descriptor: number
   try {
     descriptor = openLock(path)
   } catch (error) {
-    throw new Failure(
-      EXIT.cannotWrite,
-      `the lock file ${path} cannot be opened: ${(error as Error).message}`,
-      `无法打开锁文件 ${path}：${(error as Error).message}`,
-    )
+    throw cannotWrite`
+      the lock file ${path} cannot be opened: ${(error as Error).message}
+      无法打开锁文件 ${path}：${(error as Error).message}`
   }
   const locked = flock(descriptor, '-n', '-E', '75')
   if (locked.status === 75) {
@@ -44,25 +39,16 @@ export function lock(target: string, holder: Record<string, string>): number {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500)
     const held = readFileSync(path, 'utf8').trim()
     closeSync(descriptor)
-    throw new Failure(
-      EXIT.tryLater,
-      `${target} is locked; the holder is ${held || 'unknown'}`,
-      `${target} 已被锁定，持有者：${held || '未知'}`,
-      {
-        state: UNCHANGED,
-        next: [
-          `wait for it; \`fuser -v ${path}\` shows the processes that hold it`,
-          `请等待其结束；可用 \`fuser -v ${path}\` 查看持有锁的进程`,
-        ],
-      },
-    )
+    throw tryLater`
+      ${target} is locked by ${held || 'somebody who left no name'}
+      ${target} 已被锁定，持有者：${held || '未知'}`.next`
+      wait for it; \`fuser -v ${path}\` shows the processes that hold it
+      请等待其结束；可用 \`fuser -v ${path}\` 查看持有锁的进程`
   }
   if (locked.status !== 0) {
-    throw new Failure(
-      EXIT.configuration,
-      `flock (util-linux) is needed: ${locked.error?.message ?? locked.stderr}`,
-      `需要 flock（util-linux）：${locked.error?.message ?? locked.stderr}`,
-    )
+    throw misconfigured`
+      flock (util-linux) is needed: ${locked.error?.message ?? locked.stderr}
+      需要 flock（util-linux）：${locked.error?.message ?? locked.stderr}`
   }
   const text = {
     ...holder,

@@ -1,26 +1,3 @@
-import { AsyncLocalStorage } from 'node:async_hooks'
-
-let isSilent = false
-const labels = new AsyncLocalStorage<string>()
-
-/** Each line that is printed meanwhile begins with the label: `node1: …`. */
-export function labelled<T>(label: string, work: () => T): T {
-  return labels.run(label, work)
-}
-
-/** From here on nothing is printed but a failure: for cron, which mails whatever a job says. */
-export function beSilent() {
-  isSilent = true
-}
-
-/** Prints a line on stdout. */
-export function print(text: string) {
-  if (isSilent) return
-  const label = labels.getStore()
-  const lines = label ? text.replace(/^(?=.)/gm, `${label}: `) : text
-  process.stdout.write(redact(lines) + '\n')
-}
-
 /** No password in an output: whatever a tool prints, the secrets of the environment are starred. */
 export function redact(text: string): string {
   for (const name of ['CHART_REPO_PASSWORD', 'REGISTRY_PASSWORD']) {
@@ -29,3 +6,9 @@ export function redact(text: string): string {
   }
   return text
 }
+
+/** Without what a terminal would take for an order: a ticket, or an output, could bring it. */
+export const visible = (text: unknown): string =>
+  String(text ?? '').replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, (each) =>
+    each === '\n' ? each : `\\x${each.codePointAt(0)!.toString(16).padStart(2, '0')}`,
+  )

@@ -3,9 +3,8 @@ import { constants, tmpdir } from 'node:os'
 import { StringDecoder } from 'node:string_decoder'
 import { inspect } from 'node:util'
 import { $ } from 'zx'
-import { EXIT, Failure } from './failure.ts'
+import { cannotWrite, Failure } from './failure.ts'
 
-/** How a command ended. */
 export interface Ended {
   exitCode: number
   signal: NodeJS.Signals | null
@@ -16,6 +15,7 @@ export interface Ended {
 }
 
 interface Options {
+  atWork: AtWork
   env: NodeJS.ProcessEnv
   /** the directory it runs in */
   cwd: string
@@ -33,13 +33,17 @@ interface Options {
  */
 const GRACE = 30
 
-/** The process groups that are at work. */
-const groups = new Set<number>()
-/** Why this script is ending: a signal to it, or its parent vanished (a hang-up). */
-let ending: { signal: EndSignal; vanishedParent: boolean; whileIdle: boolean } | undefined
 type EndSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP'
 
-function signalGroups(signal: NodeJS.Signals) {
+/** The commands of a script, and its end. */
+export interface AtWork {
+  /** the process groups that are at work */
+  groups: Set<number>
+  /** why the script is ending: a signal to it, or its parent vanished (a hang-up) */
+  ending?: { signal: EndSignal; vanishedParent: boolean; whileIdle: boolean }
+}
+
+function signalGroups({ groups }: AtWork, signal: NodeJS.Signals) {
   for (const group of groups) {
     try {
       process.kill(-group, signal)
@@ -53,24 +57,25 @@ function signalGroups(signal: NodeJS.Signals) {
  * INT, TERM, HUP and a parent that vanished (TERM or HUP to npx ends npx alone) reach the commands
  * at work; the script ends when they have ended. A command gets TERM for HUP: helm handles INT and
  * TERM only (helm 3.19 cmd/helm/upgrade.go), and left pending by a HUP it would block the next upgrade.
+ * @param atWork gets the reason why the script ends
  * @param describe adds the state of things to the failure, where no command is at work
  */
-export function watchSignals(describe: (failure: Failure) => Promise<Failure>) {
+export function watchSignals(atWork: AtWork, describe: (failure: Failure) => Promise<Failure>) {
   const end = (signal: EndSignal, vanishedParent = false) => {
-    if (!ending && groups.size === 0) {
+    if (!atWork.ending && atWork.groups.size === 0) {
       // nothing is at work, so nothing else would end this script
-      ending = { signal, vanishedParent, whileIdle: true }
-      void describe(endingFailure()!).then(exitWith)
+      atWork.ending = { signal, vanishedParent, whileIdle: true }
+      void describe(endingFailure(atWork)!).then(exitWith)
       return
     }
-    ending ??= { signal, vanishedParent, whileIdle: false }
-    signalGroups(signal === 'SIGINT' ? 'SIGINT' : 'SIGTERM')
-    setTimeout(() => signalGroups('SIGKILL'), GRACE * 1000).unref()
+    atWork.ending ??= { signal, vanishedParent, whileIdle: false }
+    signalGroups(atWork, signal === 'SIGINT' ? 'SIGINT' : 'SIGTERM')
+    setTimeout(() => signalGroups(atWork, 'SIGKILL'), GRACE * 1000).unref()
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => end(signal))
   onVanishedParent(() => {
-    if (!ending) end('SIGHUP', true)
+    if (!atWork.ending) end('SIGHUP', true)
   })
 }
 
@@ -94,7 +99,7 @@ export function isOrphanOfNpx(): boolean {
  * Goes on unless a signal has come while no command was at work: then it never returns, and the
  * handler of the signal ends the script.
  */
-export async function unlessEndedWhileIdle(): Promise<void> {
+export async function unlessEndedWhileIdle({ ending }: AtWork): Promise<void> {
   if (ending?.whileIdle) await new Promise<never>(() => {})
 }
 
@@ -105,7 +110,7 @@ function exitWith(failure: Failure) {
 }
 
 /** The failure with which the script ends after a signal; undefined where none came. */
-export function endingFailure(): Failure | undefined {
+export function endingFailure({ ending }: AtWork): Failure | undefined {
   if (!ending) return undefined
   const { signal, vanishedParent } = ending
   const number = constants.signals[signal]
@@ -121,7 +126,7 @@ export function endingFailure(): Failure | undefined {
  * its end. Never rejects because of what the command did: see `exitCode`.
  */
 export async function execute(text: string, options: Options): Promise<Ended> {
-  const { env, cwd, limit, descriptors = [], onOutput } = options
+  const { atWork, env, cwd, limit, descriptors = [], onOutput } = options
   const outputs = onOutput && { stdout: followed('stdout'), stderr: followed('stderr') }
   const follow = () => {
     for (const each of Object.values(outputs ?? {})) onOutput!(each.more(), each.from)
@@ -150,7 +155,7 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   const start = process.hrtime.bigint()
   const command = shell([text] as unknown as TemplateStringsArray)
   const group = command.pid!
-  groups.add(group)
+  atWork.groups.add(group)
   let timedOut = false
   const kill = (signal: NodeJS.Signals) => {
     timedOut = true
@@ -167,7 +172,7 @@ export async function execute(text: string, options: Options): Promise<Ended> {
   ]
   const output = await command
   timers.forEach(clearTimeout)
-  groups.delete(group)
+  atWork.groups.delete(group)
   follow()
   return {
     exitCode: output.exitCode ?? 128 + constants.signals[output.signal ?? 'SIGKILL'],
@@ -196,11 +201,9 @@ function namelessFile(): number {
     }
   }
   const reason = problems.join('; ')
-  throw new Failure(
-    EXIT.cannotWrite,
-    `the output of a command has no place: ${reason}`,
-    `无法创建存放命令输出的文件：${reason}`,
-  )
+  throw cannotWrite`
+    the output of a command has no place: ${reason}
+    无法创建存放命令输出的文件：${reason}`
 }
 
 /**
@@ -233,34 +236,4 @@ function followed(from: 'stdout' | 'stderr') {
       return text + decoder.end()
     },
   }
-}
-
-/** What tools say, most specific first, and the exit code that it stands for. */
-const WORDS: [RegExp, number][] = [
-  [/no space left on device|read-only file system|disk quota exceeded/i, EXIT.cannotWrite],
-  [/another operation \(install\/upgrade\/rollback\) is in progress/i, EXIT.tryLater],
-  [/x509:|tls: |server gave HTTP response to HTTPS client|unknown flag: /i, EXIT.configuration],
-  [
-    /\b40[13] (unauthorized|forbidden)|status code:? 40[13]|: (unauthorized|forbidden)\b|is forbidden:|must be logged in|asked for the client to provide credentials|authentication required/i,
-    EXIT.notAllowed,
-  ],
-  [
-    /connection refused|was refused|no such host|timed? ?out\b.*(dial|connect|request)|(dial|connect|request).*timed? ?out\b|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|Client\.Timeout|server misbehaving|unable to connect to the server|cluster unreachable|cannot be reached|unable to get an update from|failed to update the following repositories|\b50[234] (bad gateway|service unavailable|gateway time-?out)|status code:? 50[234]/i,
-    EXIT.unreachable,
-  ],
-]
-
-/**
- * The exit code for a command that failed, from the tool's own words (Go's net, net/http, crypto and
- * os packages, which helm, kubectl and charts-syncer share).
- * @param said the tool's output
- */
-export function exitCodeFor(said: string): number {
-  return WORDS.find(([words]) => words.test(said))?.[1] ?? EXIT.commandFailed
-}
-
-/** Waits; a signal ends the script meanwhile. */
-export async function pause(seconds: number): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
-  await unlessEndedWhileIdle()
 }

@@ -9,7 +9,7 @@ export interface Command {
 }
 
 /** Lines for a command: `--set global.imageRegistry=$imageRegistry`. The shell reads them as they are. */
-export function shellLines(...lines: string[]): ShellLines {
+export function lines(...lines: string[]): ShellLines {
   return { lines }
 }
 

@@ -1,82 +1,131 @@
 import { basename, resolve } from 'node:path'
-import { note } from '../audit/write.ts'
-import { bundleFiles, checkContent, OtherChart, readBundle, type Bundle } from './structure.ts'
-import { EXIT, Failure } from '../base/failure.ts'
-import { bundleNames, bundlePath } from '../inputs/inputs.ts'
-import { check, report, setVariable } from '../run/words.ts'
-import { thisRun } from '../run/session.ts'
+import { bug, EXIT, Failure, missing } from '../base/failure.ts'
+import { bundlePath } from '../inputs/inputs.ts'
+import { bundleNames } from '../inputs/module.ts'
+import { mustComeFirst, needed, owe, settleDebt, word } from '../run/order.ts'
+import { note, report, thisRun } from '../run/session.ts'
+import { setVariable } from '../run/variables.ts'
+import { check } from '../run/words.ts'
+import { megabytes, verifyContent } from './content.ts'
+import { asTyped, bundleFiles } from './files.ts'
+import { type Bundle, OtherChart, readBundle } from './structure.ts'
 
-/**
- * The module's bundles, each checked as far as that is possible without reading the layers. A dry run
- * goes on as with one.
- * @throws Failure 66 there is none · 65 one is damaged or unfit
- */
-export async function findBundles(): Promise<(Bundle | undefined)[]> {
-  const { inputs } = thisRun()
-  const { module, releases, site, stateDirectory } = inputs
-  const charts = releases.map(({ chart }) => chart)
-  const path = bundlePath(inputs)
-  const found = await check(
-    `check: each bundle of ${module.name} in ${path} has nothing in it but what belongs there, its images are ${site.architecture}, have the hash that they are called by, and are those of the hints`,
-    `检查：${path} 中 ${module.name} 的每个离线包只含应有的文件，镜像架构为 ${site.architecture}，与其名称中的哈希一致，且与 hints 对应`,
-    async () => {
-      const files = bundleFiles(resolve(stateDirectory, path), bundleNames(module))
-      const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
-      for (const bundle of bundles) {
-        const { file, inDownload, chart, version, images, bytes, checksum } = bundle
-        report(
-          `  ${inDownload ?? basename(file)}: ${chart} ${version}, ${images.length} images, ${megabytes(bytes)}` +
-            (checksum
-              ? `, sha512 in ${checksum.from}`
-              : ", no sha512 file: its chart can't be checked · 没有 sha512 文件，无法校验其 chart"),
-        )
-        note({
-          event: 'bundle',
-          file,
-          inDownload,
-          chart,
-          version,
-          checksum: checksum?.sha512,
-          images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
-        })
-      }
-      if (bundles.length === 0 && badBundles.length === 0) {
-        throw new Failure(
-          EXIT.missingInput,
-          `no bundle of ${charts.join(', ')} in ${path}`,
-          `${path} 中没有 ${charts.join('、')} 的离线包`,
-        )
-      }
-      fileCount = files.length
-      // the download and the bundle that was unpacked beside it
-      return bundles.filter(
-        (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
-      )
-    },
-  )
-  return found ?? [undefined]
+declare module '../run/session.ts' {
+  interface Run {
+    /** what findBundles() found */
+    bundles?: Bundle[]
+    /** bundles of a directory that are damaged or unfit: told at the end, so that the others come in */
+    badBundles?: Failure[]
+  }
 }
 
-/** Bundles of a directory that are damaged or unfit: told at the end, so that the others come in. */
-export const badBundles: Failure[] = []
+declare module './structure.ts' {
+  interface Bundle {
+    /** are there no other files of the module in the directory? Then what is wrong ends the run */
+    isAlone?: boolean
+    /** what checkBundleContent(bundle) found */
+    isRight?: boolean
+  }
+}
 
-/** the files that the directory has of the module */
-let fileCount = 0
+const NOWHERE = { offset: 0, size: 0 }
 
-/** The bundle in a file; none where it is of another chart, or bad, and others stand beside it. */
+/** What a dry run goes on with. */
+const standIn = (): Bundle => ({
+  file: '{bundle_file}',
+  region: NOWHERE,
+  chart: '{chart}',
+  version: '{version}',
+  images: [
+    {
+      source: '{name_in_the_bundle}',
+      target: '{name}:{tag}',
+      id: '{image_id}',
+      architecture: '{architecture}',
+      config: { name: '{configuration}', entry: NOWHERE, ...NOWHERE },
+      layers: [],
+      diffIds: [],
+    },
+  ],
+  hints: [],
+  bytes: 0,
+})
+
+/**
+ * The module's bundles, each checked as far as that is possible without reading the layers; one of
+ * several that is bad is told by `tellBadBundles`.
+ * @throws Failure 66 there is none · 65 it is damaged or unfit
+ */
+export const findBundles = word('findBundles', async (): Promise<Bundle[]> => {
+  const run = thisRun()
+  const { inputs } = run
+  const { module, site, stateDirectory } = inputs
+  const path = resolve(stateDirectory, bundlePath(inputs))
+  const where = asTyped(path)
+  run.badBundles = []
+  owe('tellBadBundles()')
+  run.bundles = await check(
+    `check: each bundle of ${module.name} in ${where} contains only the expected files; its images are built for ${site.architecture}, match the hashes in their names, and match hints.yaml`,
+    `检查：${where} 中 ${module.name} 的每个离线包只含应有的文件，镜像架构为 ${site.architecture}，与其名称中的哈希一致，且与 hints.yaml 对应`,
+    async () => bundlesIn(path),
+    [standIn()],
+  )
+  return run.bundles
+})
+
+function bundlesIn(path: string): Bundle[] {
+  const { module, releases } = thisRun().inputs
+  const charts = releases.map(({ chart }) => chart)
+  const files = bundleFiles(path, bundleNames(module))
+  const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
+  bundles.forEach(tellBundle)
+  if (bundles.length === 0 && badBundlesOf().length === 0) {
+    throw missing`
+      ${asTyped(path)} has no bundle of ${charts.join(', ')}
+      ${asTyped(path)} 中没有 ${charts.join('、')} 的离线包`
+  }
+  // the download, and the bundle that was unpacked beside it
+  return bundles.filter(
+    (bundle, index) => !bundles.slice(0, index).some((other) => isSameBundle(other, bundle)),
+  )
+}
+
+/** The bundle in a file; none where it is of another chart, or bad, and there are others beside it. */
 function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
   try {
-    return [readBundle(file, charts, thisRun().inputs.site.architecture)]
+    return [{ ...readBundle(file, charts, thisRun().inputs.site.architecture), isAlone }]
   } catch (error) {
     if (!(error instanceof Failure) || isAlone) throw error
-    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken: ${error.en}`)
+    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken · 未处理: ${error.en}`)
     else addBadBundle(error)
     return []
   }
 }
 
+function tellBundle({ file, inDownload, chart, version, images, bytes, checksum }: Bundle) {
+  report(
+    `  ${inDownload ?? basename(file)}: ${chart} ${version}, ${images.length} images, ${megabytes(bytes)}` +
+      (checksum
+        ? `, sha512 in ${checksum.from}`
+        : ', sha512 file missing: its chart cannot be checked · 没有 sha512 文件，无法校验其 chart'),
+  )
+  note({
+    event: 'bundle',
+    file,
+    inDownload,
+    chart,
+    version,
+    checksum: checksum?.sha512,
+    images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
+  })
+}
+
+/** The bundles of the directory that are damaged or unfit, so far. */
+export const badBundlesOf = (run = thisRun()): Failure[] => run.badBundles ?? []
+
 function addBadBundle(failure: Failure) {
-  badBundles.push(failure)
+  badBundlesOf().push(failure)
+  owe('tellBadBundles()')
   report(`  NOT TAKEN · 未处理: ${failure.en}`)
 }
 
@@ -87,98 +136,71 @@ function isSameBundle(one: Bundle, other: Bundle): boolean {
   if (images(one) === images(other)) return true
   throw new Failure(
     EXIT.badBundle,
-    `${one.file} and ${other.file} are both ${one.chart} ${one.version}, with other images: name one with --bundle FILE`,
-    `${one.file} 与 ${other.file} 都是 ${one.chart} ${one.version}，但镜像不同：请用 --bundle FILE 指定其一`,
-  )
+    `${asTyped(one.file)} and ${asTyped(other.file)} are both ${one.chart} ${one.version}, but contain different images`,
+    `${asTyped(one.file)} 与 ${asTyped(other.file)} 都是 ${one.chart} ${one.version}，但镜像不同`,
+  ).next('name one of them: --bundle FILE', '请用 --bundle FILE 指定其一')
 }
 
 /**
  * Ends a run in which a bundle of the directory was bad; the others are in.
  * @throws Failure 65
  */
-export async function tellBadBundles() {
-  const [first, ...more] = badBundles
-  if (!first) return
-  const problems = [first, ...more].map(({ en }) => en)
-  throw new Failure(
-    EXIT.badBundle,
-    problems.join('\n'),
-    [first, ...more].map(({ zh }) => zh).join('\n'),
-    {
-      ...first.details,
-      state: ['the other bundles are in', '其他离线包均已处理'],
-    },
-  )
-}
+export const tellBadBundles = word('tellBadBundles', async () => {
+  const run = thisRun()
+  const bundles = needed(run.bundles, 'findBundles()', 'tellBadBundles()')
+  // it would end the run with the bundles alone
+  if (run.owed.has('tellBadNodes(nodes)'))
+    throw mustComeFirst('tellBadNodes(nodes)', 'tellBadBundles()')
+  settleDebt('tellBadBundles()')
+  const bad = badBundlesOf(run)
+  if (bad.length === 0) return
+  const each = (lang: 'en' | 'zh') => bad.map((failure) => failure[lang]).join('\n')
+  const failure = new Failure(EXIT.badBundle, each('en'), each('zh'), {
+    next: bad[0]!.details.next,
+  })
+  const others = bundles.some(({ isRight }) => isRight !== false)
+  throw others ? failure.state('the other bundles are in', '其他离线包均已处理') : failure
+})
 
 /** Sets `$source`: the bundle's file. */
-export async function setSource(bundle: Bundle | undefined) {
+export const setSource = word('setSource', async ({ file }: Bundle) => {
   const path = bundlePath(thisRun().inputs)
   const isFile = path.endsWith('.tar')
-  await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => bundle!.file)
-}
+  await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => file)
+})
 
 /**
  * Reads the whole bundle, each layer against its hash, before anything leaves this machine.
  * @returns whether it is right; a bad one of several is told at the end
  * @throws Failure 65
  */
-export async function checkBundleContent(bundle: Bundle | undefined): Promise<boolean> {
-  const isRight = await check(
-    'check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was',
+export const checkBundleContent = word('checkBundleContent', async (bundle: Bundle) => {
+  bundle.isRight = await check(
+    'check: each layer matches the hash in its name, and the whole matches the sha512 delivered with it, if there is one',
     '检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致',
     async () => {
       try {
-        await (begun.get(bundle!) ?? readContent(bundle!)).then(tellRead)
+        await verifyContent(bundle)
         return true
       } catch (error) {
-        if (!(error instanceof Failure) || fileCount < 2) throw error
+        if (!(error instanceof Failure) || bundle.isAlone) throw error
         addBadBundle(error)
         return false
       }
     },
+    true,
   )
-  return isRight ?? true
-}
-
-/** Tells that the bytes of a bundle are right. */
-export function tellRead(bytes: number) {
-  report(`  ${megabytes(bytes)} are read and right · 已读取并校验`)
-}
-
-/** Bundles that are being read already. */
-const begun = new Map<Bundle, Promise<number>>()
+  return bundle.isRight
+})
 
 /**
- * Begins to read a bundle for `checkBundleContent`, while something else is waited for.
- * @returns ends it, where it turns out that nobody needs the bundle
+ * For words that push or load a bundle: refuses one whose content was not found right.
+ * @param called the word, for the failure
+ * @throws Failure 70
  */
-export function readAhead(bundle: Bundle): () => void {
-  const end = new AbortController()
-  const read = readContent(bundle, end.signal)
-  read.catch(() => {}) // told where it is awaited
-  begun.set(bundle, read)
-  return () => end.abort()
+export function ensureRight(bundle: Bundle, called: string) {
+  if (needed(bundle.isRight, 'checkBundleContent(bundle)', called)) return
+  throw bug`
+    ${called} must not be reached for a bundle that checkBundleContent(bundle) found bad
+    checkBundleContent(bundle) 判定为损坏的离线包不得执行 ${called}`
 }
-
-/**
- * The same, where it is no step of its own.
- * @returns the bytes that were read
- * @throws Failure 65
- */
-export async function readContent(bundle: Bundle, signal?: AbortSignal): Promise<number> {
-  let read = 0
-  let told = 0
-  const progress = (bytes: number) => {
-    read += bytes
-    if (read - told < 1 << 30) return
-    told = read
-    report(`  ${megabytes(read)} are read`)
-  }
-  await checkContent(bundle, progress, signal)
-  return read
-}
-
-/** For people: 412 MB. */
-export const megabytes = (bytes: number) =>
-  bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${Math.round(bytes / 1e6)} MB`

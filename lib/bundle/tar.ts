@@ -1,9 +1,10 @@
 import { readSync } from 'node:fs'
-import { EXIT, Failure } from '../base/failure.ts'
+import { parse } from 'yaml'
+import { bilingual, EXIT, Failure, type Bilingual } from '../base/failure.ts'
 
 /** A part of a file. */
 export interface Region {
-  /** bytes from the begin of the file */
+  /** bytes from the beginning of the file */
   offset: number
   /** bytes */
   size: number
@@ -16,16 +17,21 @@ export interface Member extends Region {
   entry: Region
 }
 
-/** An archive that is damaged or unfit: exit 65. */
-export function unfit(en: string, zh: string): Failure {
-  return new Failure(EXIT.badBundle, en, zh, {
-    state: ['nothing was pushed or loaded', '未推送或加载任何内容'],
-    next: [
-      'compare its sha512 with that of the download page: another one, and it was damaged on the way: fetch it again; the same, and the vendor has to know',
-      '请与下载页的 sha512 比较：不一致则为传输损坏，请重新下载；一致则请联系厂商',
-    ],
-  })
+/** An archive with its members. */
+export interface Archive {
+  read: Read
+  members: Member[]
+  /** how a failure calls it */
+  what: string
+  /** a failure that is about it: exit 65 */
+  unfit: (...text: Bilingual) => Failure
 }
+
+/** An archive that is damaged or unfit: exit 65. */
+export const unfit = (...text: Bilingual): Failure =>
+  new Failure(EXIT.badBundle, ...bilingual(...text)).next`
+    compare its sha512 with the one on the download page. If they differ, it was damaged in transit: download it again. If they match, report it to the vendor
+    请与下载页的 sha512 比较：不一致则为传输损坏，请重新下载；一致则请联系厂商`
 
 /** Reads bytes of an archive, as many as there are, up to `size`. */
 export type Read = (offset: number, size: number) => Buffer
@@ -43,14 +49,51 @@ const padded = (size: number) => Math.ceil(size / BLOCK) * BLOCK
 /** PAX records that say nothing about which bytes belong to which file. */
 const HARMLESS = /^(mtime|atime|ctime|uid|gid|uname|gname|comment|LIBARCHIVE\..*|SCHILY\..*)$/
 
+/** An archive in a part of a file. @throws Failure 65, as membersOf */
+export const archiveIn = (read: Read, where: Region, what: string): Archive => ({
+  read,
+  members: membersOf(read, where, what),
+  what,
+  unfit: (...text) => {
+    const [en, zh] = bilingual(...text)
+    return unfit(`${what}: ${en}`, `${what}：${zh}`)
+  },
+})
+
+/** A member by its name. @throws Failure 65 where it is missing */
+export function memberOf({ members, unfit }: Archive, name: string): Member {
+  const member = members.find((each) => each.name === name)
+  if (member) return member
+  throw unfit(`${JSON.stringify(name)} is missing`, `缺少 ${JSON.stringify(name)}`)
+}
+
+/** The content of a small member. @throws Failure 65 where it is missing, or over 16 MiB */
+export function readMember(archive: Archive, name: string): Buffer {
+  const { offset, size } = memberOf(archive, name)
+  if (size <= 1 << 24) return archive.read(offset, size)
+  const quoted = JSON.stringify(name)
+  throw archive.unfit(`${quoted} is too large: ${size} bytes`, `${quoted} 过大：${size} 字节`)
+}
+
+/** What a JSON or YAML file says. @throws Failure 65 where it is missing, or is not what it should be */
+export function parsedMember(archive: Archive, name: string, form: 'JSON' | 'YAML'): any {
+  const text = readMember(archive, name).toString()
+  try {
+    return form === 'JSON' ? JSON.parse(text) : parse(text, { uniqueKeys: false, merge: true })
+  } catch (error) {
+    const { message } = error as Error
+    throw archive.unfit(`${name} is not ${form}: ${message}`, `${name} 不是有效的 ${form}`)
+  }
+}
+
 /**
- * The members of a tar archive that stands in a part of an open file. Only the headers are read, so it
+ * The members of a tar archive in a part of an open file. Only the headers are read, so it
  * takes milliseconds whatever the size; libraries read an archive as a stream, all of it. It is strict,
  * because what is checked must be what other programs then read: nothing but regular files and
- * directories, each name once, each header's checksum right, the end marker there and nothing behind
+ * directories, each name once, each header's checksum right, the end marker there and nothing after
  * it. (One name twice with the very same content is let through: so charts-syncer writes an image that
  * has two tags, go-containerregistry 0.14 pkg/v1/tarball/write.go.) A PAX or GNU long
- * name header must stand directly before its file: where a PAX size precedes another of them, readers
+ * name header must come directly before its file: where a PAX size precedes another of them, readers
  * disagree (GHSA-vmf3-w455-68vh).
  * @param where the whole file, or a member of another archive
  * @param what how a failure calls it
@@ -65,10 +108,9 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
   let firstHeader = offset
 
   const bad = (problem: string, zh: string) =>
-    unfit(
-      `${what}: at byte ${offset - where.offset}: ${problem}`,
-      `${what}：第 ${offset - where.offset} 字节处：${zh}`,
-    )
+    unfit`
+      ${what}: at byte ${offset - where.offset}: ${problem}
+      ${what}：第 ${offset - where.offset} 字节处：${zh}`
   const read = (from: number, size: number): Buffer => {
     const buffer = from + size > end ? undefined : bytes(from, size)
     if (buffer?.length !== size) throw bad('it is cut off', '文件不完整')
@@ -102,7 +144,7 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
           `${JSON.stringify(name)} is not a regular file (type ${JSON.stringify(type)})`,
           `${JSON.stringify(name)} 不是普通文件（类型 ${JSON.stringify(type)}）`,
         )
-      if (!Number.isSafeInteger(size)) throw bad('its size is no number', '文件大小无效')
+      if (!Number.isSafeInteger(size)) throw bad('its size is not a number', '文件大小无效')
       if (begin + size > end)
         throw bad(`${JSON.stringify(name)} is cut off`, `${JSON.stringify(name)} 不完整`)
       if (name.startsWith('/') || name.split('/').includes('..'))
@@ -113,7 +155,7 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
         size <= 1 << 24 &&
         read(first!.offset, size).equals(read(begin, size))
       if (first && !isSame())
-        throw bad(`${JSON.stringify(name)} stands twice`, `${JSON.stringify(name)} 重复出现`)
+        throw bad(`${JSON.stringify(name)} appears twice`, `${JSON.stringify(name)} 重复出现`)
       if (!first && !isDirectory) {
         const entry = { offset: firstHeader, size: begin + padded(size) - firstHeader }
         members.set(name, { name, offset: begin, size, entry })
@@ -129,7 +171,7 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
   if (rest < 2 * BLOCK)
     throw bad('the end marker is missing: it is cut off', '缺少结束标记，文件不完整')
   if (rest > 1024 * 1024 || !read(offset, rest).every((byte) => byte === 0))
-    throw bad('something stands behind the end marker', '结束标记之后还有内容')
+    throw bad('there is data after the end marker', '结束标记之后还有内容')
   return [...members.values()]
 }
 
@@ -146,7 +188,7 @@ function parseHeader(header: Buffer, bad: Bad) {
   if (!checksum || parseInt(checksum[1]!, 8) !== sum)
     throw bad('a header is damaged (its checksum is wrong)', '文件头已损坏（校验和不符）')
   const magic = header.subarray(257, 265).toString('latin1')
-  if (!/^(ustar\0|ustar  \0)/.test(magic)) throw bad('this is no tar archive', '不是 tar 文件')
+  if (!/^(ustar\0|ustar  \0)/.test(magic)) throw bad('this is not a tar archive', '不是 tar 文件')
   const prefix = magic.startsWith('ustar\0') ? text(345, 155) : ''
   const name = text(0, 100)
   return {
@@ -161,11 +203,11 @@ function parseSize(field: Buffer, bad: Bad): number {
   if (field[0]! & 0x80) {
     const size = Number(BigInt('0x' + field.toString('hex')) & ((1n << 95n) - 1n))
     if (field[0] !== 0x80 || !Number.isSafeInteger(size))
-      throw bad('a size is no number', '大小字段无效')
+      throw bad('its size is not a number', '大小字段无效')
     return size
   }
   const digits = /^ *([0-7]+)[ \0]*$/.exec(field.toString('latin1'))
-  if (!digits) throw bad('a size is no number', '大小字段无效')
+  if (!digits) throw bad('its size is not a number', '大小字段无效')
   return parseInt(digits[1]!, 8)
 }
 
@@ -182,7 +224,8 @@ function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, strin
       throw bad('a PAX header is damaged', 'PAX 扩展头已损坏')
     if (key in records || !(allowed.test(key) || HARMLESS.test(key)))
       throw bad(`a PAX header has ${JSON.stringify(key)}`, `PAX 扩展头含有 ${JSON.stringify(key)}`)
-    if (key === 'size' && !/^\d+$/.test(value!)) throw bad('a size is no number', '大小字段无效')
+    if (key === 'size' && !/^\d+$/.test(value!))
+      throw bad('its size is not a number', '大小字段无效')
     records[key] = value!
     at = end
   }
@@ -190,7 +233,7 @@ function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, strin
 }
 
 /**
- * The files as the begin of a tar archive, without its end marker.
+ * The files as the beginning of a tar archive, without its end marker.
  * @param files path (less than 100 bytes) and content of each
  */
 export function tarOf(files: Record<string, string | Buffer>): Buffer {

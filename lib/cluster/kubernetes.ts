@@ -1,5 +1,5 @@
 import { parseAllDocuments } from 'yaml'
-import { EXIT, Failure } from '../base/failure.ts'
+import { misconfigured } from '../base/failure.ts'
 
 /** A Kubernetes object, as far as it is looked at here. */
 export interface KubernetesObject {
@@ -27,11 +27,9 @@ export function objectsIn(manifest: string): KubernetesObject[] {
   return documents.flatMap((document) => {
     const [error] = document.errors
     if (error) {
-      throw new Failure(
-        EXIT.configuration,
-        `a manifest is not YAML: ${error.message}`,
-        `清单不是有效的 YAML：${error.message}`,
-      )
+      throw misconfigured`
+        a manifest is not YAML: ${error.message}
+        清单不是有效的 YAML：${error.message}`
     }
     const object = document.toJS({ maxAliasCount: -1 })
     if (!object?.kind) return []

@@ -1,11 +1,10 @@
-import { deleteCommand } from './cluster.ts'
-import { type Release } from '../inputs/inputs.ts'
-import { inNamespace, nameOf, objectsIn, type KubernetesObject } from './kubernetes.ts'
 import { type Failure } from '../base/failure.ts'
-import { ask, questionFailed } from '../run/words.ts'
+import { ask, questionFailed } from '../run/ask.ts'
+import { deleteCommand } from './cluster.ts'
+import { type KubernetesObject, nameOf } from './kubernetes.ts'
 
-/** How a workload stands. */
-interface Standing {
+/** Is a workload up, and if not, how far is it? */
+interface WorkloadState {
   up: boolean
   /** it can't come up any more: waiting is of no use */
   failed?: boolean
@@ -31,7 +30,7 @@ export async function readNamespaces(
 }
 
 /** Is the workload up, in the version that was wanted? */
-export function standingOf(wanted: KubernetesObject, cluster: KubernetesObject[]): Standing {
+export function stateOf(wanted: KubernetesObject, cluster: KubernetesObject[]): WorkloadState {
   const object = cluster.find((each) => nameOf(each) === nameOf(wanted))
   if (!object) {
     const gone = wanted.kind === 'Job' && wanted['spec']?.ttlSecondsAfterFinished !== undefined
@@ -117,7 +116,7 @@ export function why(workload: KubernetesObject, cluster: KubernetesObject[]): st
         !pod.metadata['deletionTimestamp'] &&
         pod.metadata.labels?.['controller-revision-hash'] !== updateRevision
       return isOld
-        ? `${reason}\n      it is of an older revision and stands in the way of the new one; to delete it · 该 Pod 属于旧 revision，阻塞更新，可删除：\n      ${deleteCommand(pod)}`
+        ? `${reason}\n      it is of an older revision and blocks the new one; to delete it · 该 Pod 属于旧 revision，阻塞更新，可删除：\n      ${deleteCommand(pod)}`
         : reason
     })
   if (reasons.length === 0) {
@@ -208,19 +207,4 @@ function podReason(pod: KubernetesObject, cluster: KubernetesObject[]): string {
   const ready = status.conditions?.find((each: any) => each.type === 'Ready')?.status === 'True'
   const event = events.at(-1)
   return ready || !event ? '' : `${where}: ${event['reason']}: ${event['message']}`
-}
-
-/** The failed hooks of a release, for a failed `helm upgrade`: which Job, and why. */
-export async function hookReasons(release: Release): Promise<string> {
-  const { stdout } = await ask(`helm get hooks ${release.release} -n ${release.namespace}`)
-  const hooks = objectsIn(stdout)
-    .filter(({ kind }) => kind === 'Job')
-    .map((object) => inNamespace(object, release.namespace))
-  const found = await readNamespaces(hooks)
-  const cluster = 'objects' in found ? found.objects : []
-  return hooks
-    .map((object) => ({ object, ...standingOf(object, cluster) }))
-    .filter(({ up, object }) => !up && cluster.some((each) => nameOf(each) === nameOf(object)))
-    .map(({ object, progress }) => `${nameOf(object)}: ${progress}${why(object, cluster)}`)
-    .join('\n')
 }

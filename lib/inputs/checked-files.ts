@@ -1,13 +1,10 @@
 import { readFileSync, readdirSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
-import { closest } from 'fastest-levenshtein'
 import { parse } from 'yaml'
-import { EXIT, Failure } from '../base/failure.ts'
-
-/** Where this collection of scripts stands. */
-export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
+import { didYouMean } from '../base/did-you-mean.ts'
+import { type Failure, misconfigured } from '../base/failure.ts'
+import { ROOT } from '../base/root.ts'
 
 /** The modules that have a descriptor. */
 export function moduleNames(): string[] {
@@ -37,7 +34,7 @@ export function readChecked<T>(path: string, kind: Kind): T {
   return value as T
 }
 
-type Kind = 'module' | 'site' | 'manual'
+type Kind = 'module' | 'site' | 'manual' | 'reasons'
 // a test holds the schemas themselves against the standard's; to do it here would take most of the time
 const ajv = new Ajv({
   allErrors: true,
@@ -46,9 +43,9 @@ const ajv = new Ajv({
   meta: false,
   validateSchema: false,
 })
+/** A cache: to make one takes a while. */
 const validators = new Map<Kind, ValidateFunction>()
 
-/** Made once in a run: it takes a while. */
 function validatorOf(kind: Kind): ValidateFunction {
   const path = join(ROOT, `modules/schemas/${kind}.schema.json`)
   const validate = validators.get(kind) ?? ajv.compile(JSON.parse(readFileSync(path, 'utf8')))
@@ -60,7 +57,9 @@ const UNKNOWN_KEY = 'additionalProperties'
 
 /** A file that is wrong, with the path inside it and a sentence: exit 78. */
 export function wrongFile(path: string, problem: string): Failure {
-  return new Failure(EXIT.configuration, `${path} ${problem}`, `文件 ${path} 有误：${problem}`)
+  return misconfigured`
+    ${path} ${problem}
+    文件 ${path} 有误：${problem}`
 }
 
 /** What is wrong, as a path inside the file and a sentence. */
@@ -75,11 +74,9 @@ function sentence({
   const where = `${instancePath || '/'}: `
   if (keyword === UNKNOWN_KEY) {
     const known = Object.keys(parentSchema?.['properties'] ?? {}).filter((key) => key !== '$schema')
-    const near = known.length > 0 && closest(params['additionalProperty'], known)
-    return (
-      `${where}"${params['additionalProperty']}" is not known here.` +
-      (near ? ` Did you mean "${near}"? Known: ${known.join(', ')}` : '')
-    )
+    const unknown: string = params['additionalProperty']
+    const all = known.length > 0 ? ` Known: ${known.join(', ')}` : ''
+    return `${where}"${unknown}" is not known here.${didYouMean(unknown, known).en}${all}`
   }
   if (keyword === 'enum') {
     return `${where}${JSON.stringify(data)} must be one of ${params['allowedValues'].join(', ')}`

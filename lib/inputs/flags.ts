@@ -1,14 +1,7 @@
-import { existsSync, realpathSync, readFileSync } from 'node:fs'
-import { basename } from 'node:path'
-import { closest, distance } from 'fastest-levenshtein'
-import minimist from 'minimist'
-import { moduleNames } from './checked-files.ts'
-import { EXIT, EXIT_MEANINGS, Failure } from '../base/failure.ts'
-
 /** The manual's two ways of upgrading: "via helm repo" and "via chart package". */
 export type Via = 'repo' | 'package'
 
-interface FlagMeaning {
+export interface FlagMeaning {
   /** what stands after the flag; left out for a switch */
   value?: string
   en: string
@@ -21,7 +14,8 @@ interface FlagMeaning {
 
 const WORD = /^[^\s{}]+$/
 
-const FLAGS = {
+/** Every flag that a script may take. */
+export const FLAGS = {
   module: { value: 'NAME', en: 'the module', zh: '模块', form: WORD },
   via: {
     value: 'repo|package',
@@ -85,11 +79,11 @@ const FLAGS = {
     form: /^[1-9][0-9]?$/,
   },
   'replace-tags': {
-    en: 'replace an image that stands under a name of the bundle and is another one',
-    zh: '若目标 tag 已存在且为其他镜像，则替换',
+    en: 'overwrite a tag that already points to a different image',
+    zh: '若 tag 已存在且指向其他镜像，则覆盖',
   },
   all: {
-    en: 'in place of --module: every module that has a bundle in the directory --bundle',
+    en: 'instead of --module: every module with a bundle in the --bundle directory',
     zh: '代替 --module：处理 --bundle 目录中有离线包的所有模块',
   },
   quiet: {
@@ -115,8 +109,8 @@ const FLAGS = {
   },
   lang: {
     value: 'en|zh',
-    en: 'the language (default en)',
-    zh: '语言（默认 en）',
+    en: 'the language (default en; headings and remarks of a run: both)',
+    zh: '语言（默认 en；运行时的标题和注释默认为两种语言）',
     form: /^(en|zh)$/,
   },
   format: {
@@ -152,9 +146,17 @@ const FLAGS = {
 } satisfies Record<string, FlagMeaning>
 
 export type FlagName = keyof typeof FLAGS
-const EVERY_SCRIPT: FlagName[] = ['module', 'timeout', 'ticket', 'site', 'dry-run', 'help']
+export const EVERY_SCRIPT: FlagName[] = [
+  'module',
+  'timeout',
+  'ticket',
+  'site',
+  'lang',
+  'dry-run',
+  'help',
+]
 /** of those that only read */
-const EVERY_READER: FlagName[] = ['module', 'site', 'help']
+export const EVERY_READER: FlagName[] = ['module', 'site', 'help']
 
 export interface Flags {
   module: string
@@ -178,177 +180,11 @@ export interface Flags {
   'dry-run': boolean
   head?: string
   run?: string
-  lang: 'en' | 'zh'
+  /** undefined where none was given: both */
+  lang?: 'en' | 'zh'
   format: 'terminal' | 'html' | 'md'
   /** the first word behind the script's name, where it takes one */
   order: string
-}
-
-/** Wrong usage: exit 64. */
-export function usage(script: string, en: string, zh: string): Failure {
-  return new Failure(EXIT.usage, en, zh, {
-    next: [
-      `npx zx scripts/${script}.mts --help  shows every flag`,
-      `npx zx scripts/${script}.mts --help  查看所有参数`,
-    ],
-  })
-}
-
-/** The command line behind the script's own name, whether zx or node started it. */
-function commandLine(scriptPath: string): string[] {
-  const isScript = (word: string) => existsSync(word) && realpathSync(word) === scriptPath
-  return process.argv.slice(process.argv.findIndex(isScript) + 1)
-}
-
-/**
- * The flags of the command line, strictly: an unknown one is refused with the nearest known.
- * @param scriptPath the started script
- * @param own the flags that it takes
- * @param orders of a script that only reads: the words of which one comes first; [] where it has none
- * @throws Failure 64
- */
-export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[]): Flags {
-  const names = [...own, ...(orders ? EVERY_READER : EVERY_SCRIPT)]
-  const script = basename(scriptPath).replace(/\.\w+$/, '')
-  const words = commandLine(realpathSync(scriptPath))
-  const known = names.map((name) => `--${name}`)
-  const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
-  if (words.includes('--help') || words.includes('-h')) {
-    console.log(help(scriptPath, names, orders))
-    process.exit(0)
-  }
-  const order = orders?.includes(words[0] ?? '') ? words.shift()! : ''
-  if (orders && orders.length > 0 && !order) {
-    const [first = ''] = words
-    const near = closest(first, orders)
-    const guess = first && distance(first, near) <= 3 ? ` Did you mean ${near}?` : ''
-    throw usage(
-      script,
-      `the first word must be ${orders.join(' or ')}.${guess}`,
-      `第一个参数应为 ${orders.join(' 或 ')}。`,
-    )
-  }
-  const nearest = (word: string) => {
-    const near = closest(word, known)
-    return distance(word, near) <= Math.min(4, word.replace(/^-+/, '').length) ? near : undefined
-  }
-  const refuse = (word: string): never => {
-    if (!word.startsWith('-')) {
-      throw usage(
-        script,
-        `"${word}" belongs to no flag.` +
-          (moduleNames().includes(word) ? ` Did you mean --module ${word}?` : ''),
-        `无法识别的参数 “${word}”。` +
-          (moduleNames().includes(word) ? `您是不是想输入 --module ${word}？` : ''),
-      )
-    }
-    const flag = word.replace(/=.*/s, '')
-    const near = nearest(flag)
-    throw usage(
-      script,
-      `${flag} is not a flag of ${script}.` + (near ? ` Did you mean ${near}?` : ''),
-      `${script} 没有参数 ${flag}。` + (near ? `您是不是想输入 ${near}？` : ''),
-    )
-  }
-  for (const word of words) {
-    // minimist would take `--no-x` for `--x false`, `--install=no` for `--install`, `-x` for `--x`
-    if (/^--no-/.test(word) || /^-[^-]/.test(word) || word === '--') refuse(word)
-    const [flag, value] = word.split(/=(.*)/s)
-    const name = flag?.replace(/^--/, '') as FlagName
-    if (value !== undefined && names.includes(name) && !meaning(name).value) {
-      throw usage(script, `${flag} takes no value`, `${flag} 不带值`)
-    }
-  }
-  const parsed = minimist(words, {
-    string: names.filter((name) => meaning(name).value),
-    boolean: names.filter((name) => !meaning(name).value),
-    unknown: refuse,
-  })
-  for (const name of names) {
-    const { value: form = '', form: pattern, example } = meaning(name)
-    const value: unknown = parsed[name]
-    if (typeof value !== 'string') {
-      if (Array.isArray(value))
-        throw usage(script, `--${name} is given twice`, `--${name} 重复出现`)
-      continue
-    }
-    if (value === '') {
-      throw usage(script, `--${name} needs a value: ${form}`, `--${name} 需要一个值：${form}`)
-    }
-    if (
-      name === 'timeout' &&
-      pattern?.test(value) &&
-      timeLimit({ timeout: value }).seconds > 86_400
-    ) {
-      throw usage(script, `--timeout ${value} is more than a day`, `--timeout ${value} 超过一天`)
-    }
-    if (pattern && !pattern.test(value)) {
-      throw usage(
-        script,
-        `--${name} ${JSON.stringify(value)} must be ${example ?? form}` + placeholderHint(value).en,
-        `--${name} 的值 ${JSON.stringify(value)} 无效，应为 ${example ?? form}` +
-          placeholderHint(value).zh,
-      )
-    }
-  }
-  if (!parsed['module']) {
-    const all = moduleNames().join(', ')
-    throw usage(
-      script,
-      `--module is missing, for example: npx zx scripts/${script}.mts --module mspider. Known modules: ${all}`,
-      `缺少 --module，例如：npx zx scripts/${script}.mts --module mspider。已知模块：${all}`,
-    )
-  }
-  return {
-    ...parsed,
-    via: 'repo',
-    site: 'site.yaml',
-    lang: 'en',
-    format: 'terminal',
-    order,
-    // gigabytes take hours
-    ...(names.includes('bundle') && { timeout: '3h' }),
-    ...defined(parsed),
-    parallel: Number(parsed['parallel'] ?? 4),
-  } as unknown as Flags
-}
-
-const defined = (parsed: Record<string, unknown>) =>
-  Object.fromEntries(Object.entries(parsed).filter(([, value]) => value !== undefined))
-
-function placeholderHint(value: string): { en: string; zh: string } {
-  return /[{}\s]/.test(value)
-    ? {
-        en: ', without { } or blanks: is it a placeholder of the manual?',
-        zh: '，不能含有 { } 或空白：是否为手册中的占位符？',
-      }
-    : { en: '', zh: '' }
-}
-
-/** What the script says of itself in the remark that it begins with, and its flags. */
-function help(scriptPath: string, names: FlagName[], orders: string[] = []): string {
-  const script = basename(scriptPath).replace(/\.\w+$/, '')
-  const [remark] = /^(\/\/.*\n)*/.exec(readFileSync(scriptPath, 'utf8'))!
-  const rows = names.map((name): [string, FlagMeaning] => [name, FLAGS[name]])
-  const flag = ([name, { value }]: [string, FlagMeaning]) => `--${name}${value ? ' ' + value : ''}`
-  const width = Math.max(...rows.map((row) => flag(row).length))
-  return [
-    remark.replace(/^\/\/ ?/gm, ''),
-    `npx zx scripts/${script}.mts ${orders.length > 0 ? `${orders.join('|')} ` : ''}--module NAME [flags]`,
-    '',
-    ...rows.flatMap((row) => [
-      `  ${flag(row).padEnd(width)}  ${row[1].en}`,
-      `  ${''.padEnd(width)}  ${row[1].zh}`,
-    ]),
-    '',
-    `Modules · 模块: ${moduleNames().join(', ')}`,
-    '',
-    'Exit codes · 退出码:',
-    ...EXIT_MEANINGS.map(([code, en, zh]) => `  ${code.padEnd(6)} ${en} · ${zh}`),
-    '',
-    'Environment · 环境变量: CHART_REPO_USERNAME, CHART_REPO_PASSWORD' +
-      (names.includes('bundle') ? ', REGISTRY_USERNAME, REGISTRY_PASSWORD' : ''),
-  ].join('\n')
 }
 
 /** The time limit of this run, as it was given, and in seconds. */

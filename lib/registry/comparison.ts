@@ -1,29 +1,16 @@
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { note } from '../audit/write.ts'
-import {
-  chartValues,
-  membersOfPackage,
-  resolveHint,
-  type Bundle,
-  type BundleImage,
-} from '../bundle/structure.ts'
 import { Failure } from '../base/failure.ts'
-import { containerRepository } from '../inputs/inputs.ts'
-import {
-  chartAt,
-  imageIdAt,
-  ociChartAt,
-  siteRegistry,
-  usePlainHttp,
-  type Server,
-} from './registry.ts'
-import { thisRun } from '../run/session.ts'
+import { chartValues, packageIn, resolveHint } from '../bundle/hints.ts'
+import { type BundleImage } from '../bundle/images.ts'
+import { type Bundle } from '../bundle/structure.ts'
+import { containerRepository, imagePlace } from '../inputs/site.ts'
+import { note, thisRun } from '../run/session.ts'
+import { storedChart } from './chart-repository.ts'
+import { imageIdAt, siteRegistry } from './registry.ts'
 
-/** How a bundle stands at the site's registry and chart repository. */
-export interface Standing {
+/** What the site's registry and chart repository have of a bundle. */
+export interface Comparison {
   missing: BundleImage[]
-  /** names that exist and hold another image */
+  /** names that exist and are those of another image */
   different: { image: BundleImage; found: string }[]
   /** is the chart there, made for this registry? `other`: its images are elsewhere, or it can't be read */
   chart: 'there' | 'missing' | 'other'
@@ -31,20 +18,15 @@ export interface Standing {
   otherReference?: string
 }
 
-/** The site's registry. */
-export const registry = () => siteRegistry(thisRun().inputs.site)
-
-/** The path in the registry that the module's images are pushed to: release.daocloud.io/skoala. */
-export const repositoryPath = () => containerRepository(thisRun().inputs)
-
 /** The image ID that the registry has under the name of an image; undefined where there is none. */
 export function idThere({ target }: BundleImage): Promise<string | undefined> {
+  const { inputs } = thisRun()
   const [name, tag] = target.split(':') as [string, string]
-  return imageIdAt(registry(), `${repositoryPath()}/${name}`, tag)
+  return imageIdAt(siteRegistry(inputs.site), `${containerRepository(inputs)}/${name}`, tag)
 }
 
 /** Is everything of the bundle in place, and right? */
-export const isComplete = ({ missing, different, chart }: Standing) =>
+export const isComplete = ({ missing, different, chart }: Comparison) =>
   missing.length + different.length === 0 && chart === 'there'
 
 /**
@@ -52,13 +34,11 @@ export const isComplete = ({ missing, different, chart }: Standing) =>
  * @param when for the audit
  * @throws Failure 69 · 77 · 78
  */
-export async function standingOf(bundle: Bundle, when: 'before' | 'after'): Promise<Standing> {
-  const server = registry()
-  const path = repositoryPath()
+export async function compare(bundle: Bundle, when: 'before' | 'after'): Promise<Comparison> {
   const ids = await Promise.all(bundle.images.map(idThere))
-  const { chart, otherReference } = await chartStanding(bundle)
+  const { chart, otherReference } = await compareChart(bundle)
   const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
-  note({ event: 'registry', when, path: `${server.address}/${path}`, images, chart })
+  note({ event: 'registry', when, path: imagePlace(thisRun().inputs), images, chart })
   return {
     missing: bundle.images.filter((_, at) => ids[at] === undefined),
     different: bundle.images.flatMap((image, at) => {
@@ -70,42 +50,26 @@ export async function standingOf(bundle: Bundle, when: 'before' | 'after'): Prom
   }
 }
 
-/** The chart that is in the chart repository, and whether its values name the bundle's images at this site. */
-async function chartStanding(bundle: Bundle): Promise<Pick<Standing, 'chart' | 'otherReference'>> {
-  const { chart, hints } = bundle
-  const package_ = await storedChart(bundle)
-  if (!package_) return { chart: 'missing' }
+/** The chart that is in the chart repository: do its values name the bundle's images at this site? */
+async function compareChart({
+  chart,
+  version,
+  hints,
+}: Bundle): Promise<Pick<Comparison, 'chart' | 'otherReference'>> {
+  const stored = await storedChart(chart, version)
+  if (!stored) return { chart: 'missing' }
   try {
-    const what = `${chart}-${bundle.version}.tgz`
-    const { read, members } = membersOfPackage(package_, what)
-    const values = chartValues(read, members, `${chart}/`, what)
-    const place = `${registry().address}/${repositoryPath()}`
+    const values = chartValues(packageIn(stored, `${chart}-${version}.tgz`), `${chart}/`)
+    const place = imagePlace(thisRun().inputs)
+    const untagged = (reference: string) => reference.replace(/:latest$/, '')
     for (const { hint, image } of hints) {
       const reference = resolveHint(hint, values)
-      if (reference.replace(/:latest$/, '') !== `${place}/${image.target}`.replace(/:latest$/, ''))
+      if (untagged(reference) !== untagged(`${place}/${image.target}`))
         return { chart: 'other', otherReference: reference }
     }
     return { chart: 'there' }
   } catch (error) {
     const words = error instanceof Failure ? error.en : (error as Error).message
-    return { chart: 'other', otherReference: `no readable package: ${words}` }
+    return { chart: 'other', otherReference: `an unreadable package: ${words}` }
   }
 }
-
-async function storedChart({ chart, version }: Bundle): Promise<Buffer | undefined> {
-  const { site } = thisRun().inputs
-  const { kind, url, login, caFile, plainHttp } = site.chartRepository
-  if (kind === 'LOCAL') {
-    const path = localPackage(chart, version)
-    return existsSync(path) ? readFileSync(path) : undefined
-  }
-  const server: Server = { address: url!, caFile, login: login ? 'CHART_REPO' : undefined }
-  if (kind !== 'OCI') return chartAt(server, chart, version)
-  const [host, ...path] = url!.replace(/^oci:\/\//, '').split('/')
-  if (plainHttp) usePlainHttp(host!)
-  return ociChartAt({ ...server, address: host! }, [...path, chart].join('/'), version)
-}
-
-/** Where a chart of `kind: LOCAL` is. */
-export const localPackage = (chart: string, version: string) =>
-  join(thisRun().inputs.stateDirectory, `local-repo/${chart}-${version}.tgz`)

@@ -1,22 +1,57 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { bytesOf, type Bundle } from '../bundle/structure.ts'
-import { megabytes, readContent, setSource, tellRead } from '../bundle/of-this-run.ts'
-import { EXIT, Failure } from '../base/failure.ts'
-import { idThere, isComplete, localPackage, standingOf, type Standing } from './comparison.ts'
-import { imagePlace } from '../inputs/inputs.ts'
+import {
+  commandFailed,
+  EXIT,
+  Failure,
+  type FailureDetails,
+  misconfigured,
+} from '../base/failure.ts'
 import { lock } from '../base/locks.ts'
-import { endingFailure } from '../base/processes.ts'
-import { answer, check, onFailureDescribe, report, setVariable } from '../run/words.ts'
-import { result, thisRun } from '../run/session.ts'
-import { quote } from '../base/shell.ts'
+import { lines, quote, type ShellLines } from '../base/shell.ts'
+import { megabytes, verifyContent } from '../bundle/content.ts'
+import { bytesOf } from '../bundle/images.ts'
+import { ensureRight, setSource } from '../bundle/of-this-run.ts'
+import { type Bundle } from '../bundle/structure.ts'
+import { imagePlace } from '../inputs/site.ts'
+import { answer, onFailureDescribe } from '../run/ask.ts'
+import { prepare } from '../run/command.ts'
+import { asScript, needed, owe, settleDebt, word } from '../run/order.ts'
+import { endingFailure, report, result, thisRun } from '../run/session.ts'
+import { setVariable } from '../run/variables.ts'
+import { check, say } from '../run/words.ts'
+import { localPackage } from './chart-repository.ts'
+import { compare, type Comparison, idThere, isComplete } from './comparison.ts'
+
+declare module '../run/session.ts' {
+  interface Run {
+    /** was the path of the registry locked by lockRepository()? */
+    isRepositoryLocked?: boolean
+    /** what tells the three charts-syncers apart */
+    syncerHelp?: Promise<string>
+  }
+}
+
+declare module '../bundle/structure.ts' {
+  interface Bundle {
+    /** what was in place before the sync, as isInPlace(bundle) found it */
+    before?: Comparison
+    /** was it put where charts-syncer reads it, by placeBundle(bundle)? */
+    isPlaced?: boolean
+    /** did charts-syncer run, in watchSync(bundle, …)? */
+    isSynced?: boolean
+    /** what --json says of it */
+    outcome?: object
+  }
+}
 
 /**
  * One script at a time pushes to a path of a registry.
  * @throws Failure 75 when another script holds it; it names the holder
  */
-export async function lockRepository() {
-  const { inputs, locks } = thisRun()
+export const lockRepository = word('lockRepository', async () => {
+  const run = thisRun()
+  const { inputs, locks } = run
   const place = imagePlace(inputs)
   await check(
     `lock: nobody else pushes to ${place}`,
@@ -27,192 +62,240 @@ export async function lockRepository() {
       removeWorkingFiles() // of a run that was killed
     },
   )
-}
+  run.isRepositoryLocked = true
+})
 
 /** What charts-syncer unpacks, some gigabytes. */
-const removeWorkingFiles = () =>
-  rmSync(join(thisRun().inputs.stateDirectory, 'charts-syncer'), { recursive: true, force: true })
+const removeWorkingFiles = () => removeOurs('charts-syncer')
+
+const removeOurs = (name: string) =>
+  rmSync(join(thisRun().inputs.stateDirectory, name), { recursive: true, force: true })
 
 /**
  * Are all images of the bundle in the registry, with the same image ID, and is the chart in the chart
  * repository? A registry that can't be asked is told after a bundle that is damaged.
- * @throws Failure 78 where a name holds another image, unless --replace-tags is given · 65 · 69 · 77
+ * @throws Failure 78 where a name is that of another image, unless --replace-tags is given · 65 · 69 · 77
  */
-export async function isInPlace(bundle: Bundle | undefined): Promise<boolean> {
-  const { inputs } = thisRun()
-  const place = imagePlace(inputs)
-  const inPlace = await check(
-    `only if an image of the bundle is not in ${place} with the same image ID, or the chart is not in the chart repository`,
+export const isInPlace = word('isInPlace', async (bundle: Bundle): Promise<boolean> => {
+  const run = thisRun()
+  needed(run.isRepositoryLocked, 'lockRepository()', 'isInPlace(bundle)')
+  const place = imagePlace(run.inputs)
+  bundle.before = await check(
+    `only if an image of the bundle is missing in ${place} (compared by image ID), or the chart is missing in the chart repository`,
     `仅当 ${place} 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行`,
-    async () => {
-      const standing = await standingOf(bundle!, 'before').catch(async (failure: unknown) => {
-        if (failure instanceof Failure && failure.exitCode === EXIT.unreachable)
-          await readContent(bundle!).then(tellRead)
-        throw failure
-      })
-      last = { bundle: bundle!, standing }
-      setResult(standing)
-      onFailureDescribe(async () => describe(await standingOf(bundle!, 'after')))
-      if (standing.different.length > 0 && !inputs.flags['replace-tags'])
-        throw otherImages(standing)
-      if (standing.chart === 'other' && inputs.site.chartRepository.kind !== 'LOCAL')
-        throw otherChart(bundle!, standing)
-      const { images, chart, version } = bundle!
-      const there = images.length - standing.missing.length - standing.different.length
-      const done = isComplete(standing)
-      const theChart = `the chart ${chart} ${version} ${standing.chart === 'there' ? 'is' : 'is not'}`
-      report(
-        `  ${there} of ${images.length} images are there, ${theChart}` +
-          (done ? ': nothing to do · 均已就绪，无需同步' : ''),
-      )
-      // the answer is needed later: it comes while the bundle is read
-      if (!done) void programHelp().catch(() => {})
-      return done
-    },
+    async () => compareBefore(bundle),
+    { missing: bundle.images, different: [], chart: 'missing' },
   )
-  return inPlace ?? false
+  const isDone = isComplete(bundle.before)
+  if (!isDone) owe(checkOf(bundle))
+  return isDone
+})
+
+const checkOf = ({ chart, version }: Bundle) => `checkArrived(${chart} ${version})`
+
+async function compareBefore(bundle: Bundle): Promise<Comparison> {
+  const { inputs } = thisRun()
+  const before = await compare(bundle, 'before').catch(async (failure: unknown) => {
+    if (failure instanceof Failure && failure.exitCode === EXIT.unreachable)
+      await verifyContent(bundle)
+    throw failure
+  })
+  bundle.before = before
+  setResult(bundle, before)
+  onFailureDescribe(async () => describe(bundle, await compare(bundle, 'after')))
+  const { images, chart, version } = bundle
+  if (before.different.length > 0 && !inputs.flags['replace-tags']) throw otherImages(before)
+  if (before.chart === 'other' && inputs.site.chartRepository.kind !== 'LOCAL') {
+    throw misconfigured`
+      the chart ${chart} ${version} in the chart repository is made for another place: it has ${before.otherReference}
+      chart 仓库中的 ${chart} ${version} 指向其他位置：${before.otherReference}`.next`
+      is project right in the site file? If so, delete this version from the chart repository, and run the same command again
+      请确认站点配置中的 project；若无误，请从 chart 仓库删除该版本后重新执行同一命令`
+  }
+  const there = images.length - before.missing.length - before.different.length
+  const isDone = isComplete(before)
+  report(
+    `  ${there} of ${images.length} images are there, the chart ${chart} ${version} ${before.chart === 'there' ? 'is' : 'is not'}` +
+      (isDone ? ': nothing to do · 均已就绪，无需同步' : ''),
+  )
+  // the answer is needed later: it comes while the bundle is read
+  if (!isDone) void syncerHelp().catch(() => {})
+  return before
 }
 
-/** The bundle at work, and how it stood before the sync. */
-let last: { bundle: Bundle; standing: Standing } | undefined
-const outcomes = new Map<Bundle, object>()
+function otherImages({ different }: Comparison): Failure {
+  const place = imagePlace(thisRun().inputs)
+  return misconfigured(
+    'a different image already has this name:',
+    '以下名称已被其他镜像占用：',
+  ).items(
+    different.map(
+      ({ image, found }) => `${place}/${image.target}  is ${found}, in the bundle ${image.id}`,
+    ),
+  ).next`
+    find out who pushed it: a running workload may use it. To put the image of the bundle in its place: --replace-tags
+    请先确认是谁推送的，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags`
+}
 
-/** What --json says of the bundle at work. */
-function setResult({ missing, different, chart }: Standing) {
-  const { bundle, standing: before } = last!
-  const { file, chart: name, version, images, bytes } = bundle
-  outcomes.set(bundle, {
-    file,
-    chart: name,
-    version,
+/** Sets what --json says of a bundle. */
+function setResult(bundle: Bundle, { missing, different, chart }: Comparison) {
+  const { before, images } = bundle
+  const lacked = before!.missing.length + before!.different.length
+  bundle.outcome = {
+    file: bundle.file,
+    chart: bundle.chart,
+    version: bundle.version,
     images: images.length,
-    bytes,
-    pushed: before.missing.length + before.different.length - missing.length - different.length,
+    bytes: bundle.bytes,
+    pushed: lacked - missing.length - different.length,
     missing: missing.map(({ target }) => target),
     different: different.map(({ image }) => image.target),
     chartInPlace: chart === 'there',
     checksum: bundle.checksum?.from ?? null,
-  })
-  result({ bundles: [...outcomes.values()] })
+  }
+  const { bundles = [] } = thisRun()
+  result({ bundles: bundles.flatMap(({ outcome }) => outcome ?? []) })
 }
 
-function otherImages({ different }: Standing): Failure {
-  const { inputs } = thisRun()
-  const place = imagePlace(inputs)
-  const list = different.map(
-    ({ image, found }) => `${place}/${image.target}  is ${found}, in the bundle ${image.id}`,
-  )
-  return new Failure(
-    EXIT.configuration,
-    `another image stands under a name that the bundle has:\n${list.join('\n')}`,
-    '以上名称在镜像仓库中已存在，但内容与离线包不同',
-    {
-      state: ['nothing was pushed', '未推送任何内容'],
-      next: [
-        'find out who pushed it: a running workload may use it. To put the image of the bundle in its place: --replace-tags',
-        '请先确认是谁推送的，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags',
-      ],
-    },
-  )
-}
-
-function otherChart({ chart, version }: Bundle, { otherReference }: Standing): Failure {
-  return new Failure(
-    EXIT.configuration,
-    `the chart ${chart} ${version} in the chart repository is made for other places: it has ${otherReference}`,
-    `chart 仓库中的 ${chart} ${version} 指向其他位置：${otherReference}`,
-    {
-      state: ['nothing was pushed', '未推送任何内容'],
-      next: [
-        'is project right in the site file? If so, delete this version from the chart repository, and run the same command again',
-        '请确认站点配置中的 project；若无误，请从 chart 仓库删除该版本后重新执行同一命令',
-      ],
-    },
-  )
-}
-
-let help: Promise<string> | undefined
-
-/** What tells the three charts-syncers apart. */
-function programHelp(): Promise<string> {
-  help ??= answer('charts-syncer sync --help 2>&1')
-  return help
+function syncerHelp(): Promise<string> {
+  const run = thisRun()
+  run.syncerHelp ??= answer('charts-syncer sync --help 2>&1')
+  return run.syncerHelp
 }
 
 /**
- * Sets `$source`, the bundle's file, for a download `$offset` and `$size` of the bundle in it, and
- * `$bundle`, the name under which the charts-syncer that is installed reads it: `<chart>-<version>.bundle.tar`, or, DaoCloud's, `<chart>_<version>.bundle.tar`
- * (upstream 0.20 pkg/client/intermediate/intermediate.go).
+ * Puts the bundle into a directory of its own, under the name that the charts-syncer that is installed
+ * reads, and the site's CAs beside it. Sets `$source`, the bundle's file, `$bundle`, its name, and for
+ * a download `$offset` and `$size` of the bundle in it.
  * @throws Failure 78 where charts-syncer can't read bundles, or not one of this version
  */
-export async function setBundle(bundle: Bundle | undefined) {
+export const placeBundle = word('placeBundle', async (bundle: Bundle) => {
+  const called = 'placeBundle(bundle)'
+  needed(bundle.before, 'isInPlace(bundle)', called)
+  ensureRight(bundle, called)
+  const { dryRun, inputs } = thisRun()
   await setSource(bundle)
-  if (bundle?.inDownload) {
+  if (bundle.inDownload) {
     await setVariable('offset', '', async () => String(bundle.region.offset))
     await setVariable('size', '', async () => String(bundle.region.size))
   }
-  await setVariable('bundle', '{chart}-{version}.bundle.tar', async () => {
-    const help = await programHelp()
-    if (help.includes('--use-plain-http')) {
-      throw new Failure(
-        EXIT.configuration,
-        'this charts-syncer (v2) reads *.wrap.tgz only, not the bundles of DCE',
-        '此 charts-syncer（v2）只能读取 *.wrap.tgz，无法读取 DCE 的离线包',
-        {
-          next: [
-            'put charts-syncer 0.20.x, or that of DaoCloud, on PATH',
-            '请将 charts-syncer 0.20.x 或 DaoCloud 的 charts-syncer 加入 PATH',
-          ],
-        },
-      )
-    }
-    const isFork = help.includes('--auto-create-repository')
-    const { chart, version } = bundle!
-    if (!isFork && !/^\d+\.\d+\.\d+$/.test(version)) {
-      throw new Failure(
-        EXIT.configuration,
-        `this charts-syncer (upstream v0) reads bundles of versions like 1.2.3 only, not ${version}`,
-        `此 charts-syncer（上游 v0）只能读取形如 1.2.3 版本的离线包，而不是 ${version}`,
-        { next: ['put the charts-syncer of DaoCloud on PATH', '请使用 DaoCloud 的 charts-syncer'] },
-      )
-    }
-    return `${chart}${isFork ? '_' : '-'}${version}.bundle.tar`
-  })
+  await setVariable('bundle', '{chart}-{version}.bundle.tar', () => nameFor(bundle))
+  say(
+    'in a directory of its own, under the name that charts-syncer reads; out of a download it is copied',
+    '放入独立目录，并使用 charts-syncer 能识别的名称；若为外层下载文件，则从中复制',
+  )
+  if (!dryRun) removeOurs('load-image.yaml') // of an earlier run: charts-syncer must not go by it
+  const directory = quote(`charts-syncer/${inputs.module.bundle.directory}`)
+  await prepare`
+rm -rf charts-syncer && mkdir -p ${lines(directory)} charts-syncer/tmp
+${lines(
+  bundle.inDownload
+    ? `dd if=$source of=${directory}/$bundle status=none \\
+  bs=1M iflag=skip_bytes,count_bytes skip=$offset count=$size`
+    : `ln -sr $source ${directory}/$bundle`,
+)}`
+  const files = caFiles()
+  if (files.length > 0) await prepare`cat ${lines(files.join(' '))} > charts-syncer/ca.crt`
+  bundle.isPlaced = true
+})
+
+/**
+ * The name under which the installed charts-syncer reads a bundle: `<chart>-<version>.bundle.tar`, or,
+ * DaoCloud's, `<chart>_<version>.bundle.tar` (upstream 0.20 pkg/client/intermediate/intermediate.go).
+ */
+async function nameFor({ chart, version }: Bundle): Promise<string> {
+  const help = await syncerHelp()
+  if (help.includes('--use-plain-http')) {
+    throw misconfigured`
+      this charts-syncer (v2) reads *.wrap.tgz only, not the bundles of DCE
+      此 charts-syncer（v2）只能读取 *.wrap.tgz，无法读取 DCE 的离线包`.next`
+      put charts-syncer 0.20.x, or that of DaoCloud, on PATH
+      请将 charts-syncer 0.20.x 或 DaoCloud 的 charts-syncer 加入 PATH`
+  }
+  const isFork = help.includes('--auto-create-repository')
+  if (!isFork && !/^\d+\.\d+\.\d+$/.test(version)) {
+    throw misconfigured`
+      this charts-syncer (upstream v0) reads bundles of versions like 1.2.3 only, not ${version}
+      此 charts-syncer（上游 v0）只能读取形如 1.2.3 版本的离线包，而不是 ${version}`.next(
+      'put the charts-syncer of DaoCloud on PATH',
+      '请使用 DaoCloud 的 charts-syncer',
+    )
+  }
+  return `${chart}${isFork ? '_' : '-'}${version}.bundle.tar`
 }
 
 /**
  * Must the chart not go to the chart repository? It is there already, and charts-syncer would say that
  * nothing is out of sync and push no image (upstream 0.20 pkg/syncer/index.go).
  */
-export function onlyImages(bundle: Bundle | undefined): boolean {
-  return bundle !== undefined && last?.bundle === bundle && last.standing.chart === 'there'
+export const onlyImages = word('onlyImages', ({ before }: Bundle): boolean => {
+  const { chart } = needed(before, 'isInPlace(bundle)', 'onlyImages(bundle)')
+  return chart === 'there'
+})
+
+/** The URL that charts-syncer is told: OCI repositories are http or https to it. */
+export const repositoryUrl = word('repositoryUrl', (): string => {
+  const { url = '', plainHttp } = thisRun().inputs.site.chartRepository
+  return url.replace(/^oci:/, plainHttp ? 'http:' : 'https:')
+})
+
+/** The variables by which charts-syncer gets the logins, and the CAs that it is to trust. */
+export const syncerVariables = word('syncerVariables', (): ShellLines => {
+  const { chartRepository, containerRegistryLogin } = thisRun().inputs.site
+  const login = (theirs: string, ours: string) =>
+    ['USERNAME', 'PASSWORD'].map((part) => `${theirs}_AUTH_${part}="$${ours}_${part}"`)
+  return lines(
+    ...(chartRepository.login ? login('TARGET_REPO', 'CHART_REPO') : []),
+    ...(containerRegistryLogin === false ? [] : login('TARGET_CONTAINERS', 'REGISTRY')),
+    // Go trusts what is in it
+    ...(caFiles().length > 0 ? ['SSL_CERT_FILE=$PWD/ca.crt'] : []),
+  )
+})
+
+/** The site's own CAs, as words of the shell: of the registry, and of the chart repository. */
+function caFiles(): string[] {
+  const { site } = thisRun().inputs
+  const files = [site.containerRegistryCaFile, site.chartRepository.caFile]
+  return [...new Set(files.filter((file) => file !== undefined))].map(quote)
 }
 
 /**
  * Runs the sync, and says meanwhile how many images have arrived; charts-syncer's working files, some
  * gigabytes, are gone afterwards.
  */
-export async function watchSync(sync: () => Promise<unknown>) {
-  const { dryRun } = thisRun()
-  if (dryRun) return void (await sync())
-  const { bundle, standing } = last!
-  const { missing, different } = standing
-  // ours, for another registry: charts-syncer would keep it
-  if (standing.chart === 'other') rmSync(localPackage(bundle.chart, bundle.version))
+export const watchSync = word(
+  'watchSync',
+  async (bundle: Bundle, sync: () => Promise<unknown>): Promise<void> => {
+    const called = 'watchSync(bundle, …)'
+    const before = needed(bundle.before, 'isInPlace(bundle)', called)
+    needed(bundle.isPlaced, 'placeBundle(bundle)', called)
+    const { dryRun } = thisRun()
+    // ours, for another registry: charts-syncer would keep it
+    if (before.chart === 'other') rmSync(localPackage(bundle.chart, bundle.version))
+    const watch = dryRun ? undefined : watchArrivals(before)
+    try {
+      await asScript(sync)
+    } finally {
+      clearInterval(watch)
+      if (!dryRun) removeWorkingFiles()
+    }
+    bundle.isSynced = true
+  },
+)
+
+function watchArrivals({ missing, different }: Comparison): NodeJS.Timeout {
   const wanted = [...missing, ...different.map(({ image }) => image)]
   let arrived = -1
   let isAsking = false
-  const timer = setInterval(async () => {
+  return setInterval(async () => {
     if (isAsking) return
     isAsking = true
     try {
       const now = []
-      for (const image of wanted) {
-        if ((await idThere(image)) === image.id) now.push(image)
-      }
+      for (const image of wanted) if ((await idThere(image)) === image.id) now.push(image)
       if (now.length !== arrived)
         report(
-          `  ${now.length} of ${wanted.length} images are pushed · 已推送 (${megabytes(bytesOf(now))} of ${megabytes(bytesOf(wanted))})`,
+          `  ${now.length} of ${wanted.length} images pushed · 已推送 (${megabytes(bytesOf(now))} of ${megabytes(bytesOf(wanted))})`,
         )
       arrived = now.length
     } catch {
@@ -221,72 +304,55 @@ export async function watchSync(sync: () => Promise<unknown>) {
       isAsking = false
     }
   }, 3000)
-  try {
-    await sync()
-  } finally {
-    clearInterval(timer)
-    removeWorkingFiles()
-  }
 }
 
 /**
  * After the sync all must be in place: that charts-syncer ends with 0 is no proof.
  * @throws Failure 1 naming what is not
  */
-export async function checkArrived(bundle: Bundle | undefined) {
+export const checkArrived = word('checkArrived', async (bundle: Bundle) => {
+  needed(bundle.before, 'isInPlace(bundle)', 'checkArrived(bundle)')
+  needed(bundle.isSynced, 'watchSync(bundle, …)', 'checkArrived(bundle)')
   await check(
     'check: every image is in the registry with the image ID of the bundle, and the chart is in the chart repository',
     '检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中',
     async () => {
-      const standing = await standingOf(bundle!, 'after')
-      setResult(standing)
-      const { missing, different, chart } = standing
-      if (isComplete(standing)) {
-        report(`  ${bundle!.images.length} images and the chart are there · 均已就绪`)
+      const after = await compare(bundle, 'after')
+      const details = describe(bundle, after)
+      if (isComplete(after)) {
+        report(`  ${bundle.images.length} images and the chart are there · 均已就绪`)
         return
       }
-      const lines = [
-        ...missing.map(({ target }) => `missing: ${target}`),
-        ...different.map(({ image, found }) => `another image: ${image.target} is ${found}`),
-        ...(chart === 'there' ? [] : [`${chart}: the chart ${bundle!.chart} ${bundle!.version}`]),
-      ]
-      throw new Failure(
-        EXIT.commandFailed,
-        `charts-syncer ended with 0, but not everything is in place:\n${lines.join('\n')}`,
-        'charts-syncer 退出码为 0，但以上内容未就绪',
-        describe(standing),
-      )
+      const failure = commandFailed`
+        charts-syncer ended with 0, but this is not in place:
+        charts-syncer 退出码为 0，但以下内容未就绪：`.items([
+        ...after.missing.map(({ target }) => `missing: ${target}`),
+        ...after.different.map(({ image, found }) => `another image: ${image.target} is ${found}`),
+        ...(after.chart === 'there'
+          ? []
+          : [`${after.chart}: the chart ${bundle.chart} ${bundle.version}`]),
+      ])
+      Object.assign(failure.details, details)
+      throw failure
     },
   )
-}
+  settleDebt(checkOf(bundle))
+})
 
-/** What is in place now, for a failure. */
-function describe(standing: Standing) {
-  const { bundle } = last!
-  const { missing, different, chart } = standing
-  setResult(standing)
-  const there = bundle.images.length - missing.length - different.length
-  const state: [string, string] = [
-    `${there} of ${bundle.images.length} images of ${bundle.chart} ${bundle.version} are in ${imagePlace(thisRun().inputs)}; the chart ${chart === 'there' ? 'is' : 'is not'} in the chart repository`,
-    `${bundle.chart} ${bundle.version} 的 ${bundle.images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${chart === 'there' ? '已' : '未'}在 chart 仓库中`,
-  ]
-  const next: [string, string] = [
-    (endingFailure() ? '' : 'mend the cause and ') +
-      'run the same command again: what is there is kept',
-    '请重新执行同一命令，已就绪的内容会保留',
-  ]
-  return { state, next }
-}
-
-/** The URL that charts-syncer is told: OCI repositories are http or https to it. */
-export function repositoryUrl(): string {
-  const { url = '', plainHttp } = thisRun().inputs.site.chartRepository
-  return url.replace(/^oci:/, plainHttp ? 'http:' : 'https:')
-}
-
-/** The site's own CAs, as words of the shell: of the registry, and of the chart repository. */
-export function caFiles(): string[] {
-  const { site } = thisRun().inputs
-  const files = [site.containerRegistryCaFile, site.chartRepository.caFile]
-  return [...new Set(files.filter((file) => file !== undefined))].map(quote)
+/** What is in place now, for a failure, and for --json. */
+function describe(bundle: Bundle, now: Comparison): FailureDetails {
+  setResult(bundle, now)
+  const { images, chart, version } = bundle
+  const there = images.length - now.missing.length - now.different.length
+  const isThere = now.chart === 'there'
+  return {
+    state: [
+      `${there} of ${images.length} images of ${chart} ${version} are in ${imagePlace(thisRun().inputs)}; the chart ${isThere ? 'is' : 'is not'} in the chart repository`,
+      `${chart} ${version} 的 ${images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${isThere ? '已' : '未'}在 chart 仓库中`,
+    ],
+    next: [
+      `${endingFailure() ? '' : 'fix the cause and '}run the same command again; what is already there is skipped`,
+      `${endingFailure() ? '' : '请排除原因后'}重新执行同一命令，已就绪的内容会跳过`,
+    ],
+  }
 }

@@ -1,27 +1,26 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { execFile, spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, readFileSync, readdirSync } from 'node:fs'
-import { homedir, hostname, userInfo } from 'node:os'
-import { delimiter, dirname, join, relative, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
-import { audit, auditHead, headForSyslog, note, openAudit, sha256 } from '../audit/write.ts'
-import { ROOT } from '../inputs/checked-files.ts'
-import { EXIT, Failure, type FailureDetails, UNCHANGED } from '../base/failure.ts'
-import { writeWhole } from '../base/files.ts'
-import { parseFlags, type FlagName } from '../inputs/flags.ts'
-import { readInputs, readModule, type Inputs } from '../inputs/inputs.ts'
-import { whileLocked } from '../base/locks.ts'
-import { beSilent, labelled, print, redact } from '../base/output.ts'
-import { isOrphanOfNpx, unlessEndedWhileIdle, watchSignals } from '../base/processes.ts'
-import { quote } from '../base/shell.ts'
+import { append, type Fact, noteFact, type OpenTrail } from '../audit/write.ts'
+import { bug, type Failure, type FailureDetails, failures, UNCHANGED } from '../base/failure.ts'
+import { redact } from '../base/output.ts'
+import { type Inputs } from '../inputs/types.ts'
+import { type StepName } from '../manual/ledger.ts'
+import * as processes from '../base/processes.ts'
 
-/** What is true of this run; the same for the started script and for the phases that it imports. */
-interface Run {
+/**
+ * What is true of this run; the same for the started script and for the phases that it imports. What
+ * belongs to a release, a bundle or a node is kept on that; rooms that follow add fields of their own.
+ */
+export interface Run {
   inputs: Inputs
   dryRun: boolean
+  /** prints nothing but a failure: for cron, which mails whatever a job says */
+  isSilent: boolean
+  /** what each line that a part prints begins with */
+  label?: string
   /** time of the start, for file names: 20240919T020304Z */
   time: string
+  /** the same in milliseconds since 1970 */
+  startedAt: number
   env: NodeJS.ProcessEnv
   /** the shell variables of ours, which commands use as $name */
   variables: Record<string, string>
@@ -29,43 +28,65 @@ interface Run {
   locks: number[]
   /** scripts that were started and are not finished: the started one, and phases in it */
   depth: number
-  /** the heading of the present step */
-  step: string
-  /** where it stands in the manual */
-  stepLines: string
+  /** the present step: its heading, where it is in the manual, and its name if it is the manual's */
+  step: { title: string; lines: string; name?: StepName }
   /** the tools of this script, by their paths */
   tools: string[]
   /** settled when their hashes and the state of the clock are known: before that no command is run */
-  machineRecorded?: Promise<unknown>
-  /** how many commands were run: as long as it is none, nothing was changed */
-  commandsRun: number
-  /** when it was started, in milliseconds */
-  startedAt: number
-  /** checks that are made once in a run, whichever phase comes first */
-  made: Set<string>
-  /** adds the state of things to a failure */
-  describeFailure?: (failure: Failure) => Promise<Failure>
+  machine: { recorded?: Promise<unknown> }
+  /** tells a command from another one with the same text */
+  numbers: { last: number }
+  /** the commands that were run, or printed by a dry run */
+  commands: string[]
+  /** was a command begun that may change cluster, registry or nodes? */
+  hasChanged: boolean
+  /** the words that were reached, and what need be done or said once only */
+  reached: Set<string>
+  /** the checks that something which was done asks for, and that were not reached yet */
+  owed: Set<string>
+  /** the newest word of a script, until `await` takes what it gives */
+  unawaited?: string
+  /** a word was refused: what was not awaited does not begin any more */
+  isRefused?: true
+  /** none in a dry run */
+  trail?: OpenTrail
+  atWork: processes.AtWork
   /** what --json prints of this run */
   results: Record<string, unknown>
-  /** finds out what became of the releases, for a failure */
-  describeState?: () => Promise<Partial<FailureDetails>>
+  /** finds out what became of things, for a failure */
+  describeState?: () => Promise<FailureDetails>
 }
 
-let current: Run | undefined
+/** The one cell of lib/: the run that this process is for, and the failure that was printed. */
+export const session: { run?: Run; failure?: Failure } = {}
+
+failures.subscribe((failure) => {
+  session.failure = failure as Failure
+  if (session.run && !session.run.dryRun) settle(session.failure, session.run)
+})
+
+/** Adds to a failure where it happened, and that nothing was changed, where that is so. */
+export function settle(failure: Failure, { step, hasChanged }: Run) {
+  if (step.title) failure.step ||= `${step.title} (${step.lines})`
+  if (!hasChanged) failure.details.state ??= UNCHANGED
+}
 
 /** parts of the run that go on side by side, one for each node */
 const parts = new AsyncLocalStorage<Run>()
 
-/** The run that is going on, or the part of it that asks. */
-export function thisRun(): Run {
-  const run = parts.getStore() ?? current
-  if (!run) throw new Error('start() has not been called')
+/**
+ * The run that is going on, or the part of it that asks.
+ * @param word who asks, for a failure
+ * @throws Failure 70 where the script has not been started
+ */
+export function thisRun(word = 'it'): Run {
+  const run = parts.getStore() ?? session.run
+  if (!run)
+    throw bug`
+    start(…) must come before ${word}
+    ${word} 之前必须先调用 start(…)`
   return run
 }
-
-/** Tells a command of this run from another one with the same text. */
-export const nextNumber = () => ++numbers
-let numbers = 0
 
 /** Is this a part of the run, beside others? */
 export const isPart = () => parts.getStore() !== undefined
@@ -74,404 +95,75 @@ export const isPart = () => parts.getStore() !== undefined
  * Does a part of the work beside other parts: it has variables, locks, a step and a state of its own;
  * all else is the run's. What it prints begins with its label.
  */
-export function inPart<T>(label: string, work: () => Promise<T>): Promise<T> {
+export async function inPart<T>(label: string, work: () => Promise<T>): Promise<T> {
   const run = thisRun()
-  const own = { variables: { ...run.variables }, locks: [...run.locks], step: run.step }
-  const part: Run = Object.assign(Object.create(run), { ...own, commandsRun: 0 })
-  return labelled(label, () => parts.run(part, work))
+  const part: Run = Object.assign(Object.create(run) as Run, {
+    label,
+    variables: { ...run.variables },
+    locks: [...run.locks],
+    step: run.step,
+    hasChanged: false,
+    unawaited: undefined,
+  })
+  try {
+    return await parts.run(part, work)
+  } catch (failure) {
+    if (failure instanceof Error && 'exitCode' in failure) settle(failure as Failure, part)
+    throw failure
+  } finally {
+    run.hasChanged ||= part.hasChanged
+  }
 }
 
-const runId = ({ time }: Run) => `${time}-${process.pid}`
+/** The id of the run, by which its records are known. */
+export const runId = ({ time }: Run) => `${time}-${process.pid}`
 
 /** Is it the first time in this run? An imported phase need not repeat what its importer did. */
 export function firstTime(name: string): boolean {
-  const { made } = thisRun()
-  const first = !made.has(name)
-  made.add(name)
-  return first
+  const { reached } = thisRun()
+  const isFirst = !reached.has(name)
+  reached.add(name)
+  return isFirst
 }
 
-/** What a script needs to know. */
-export type Started = Pick<Inputs, 'module' | 'releases' | 'site' | 'flags'>
+/** Prints a line on stdout. */
+export function print(text: string) {
+  const { isSilent, label } = thisRun()
+  if (isSilent) return
+  const lines = label ? text.replace(/^(?=.)/gm, `${label}: `) : text
+  process.stdout.write(redact(lines) + '\n')
+}
 
-/**
- * Begins a script: reads flags, descriptor and site file (once, for the script that was started; an
- * imported phase gets the same), opens the audit and goes to the module's directory.
- * @param scriptUrl `import.meta.url`
- * @param names the flags that the script takes besides --module, --site, --timeout, --ticket, --dry-run
- * @param tools the programs that it needs on PATH; where that depends on the inputs, as they say
- * @throws Failure 64 wrong usage · 73 nothing can be written · 78 wrong site file or descriptor, or a tool is missing
- */
-export async function start(
-  scriptUrl: string,
-  names: FlagName[],
-  tools: string[] | ((inputs: Inputs) => string[]),
-): Promise<Started> {
-  if (current) {
-    current.depth++
-    return current.inputs
-  }
-  process.on('exit', endOfProcess)
-  // the reader of a pipe may end first (`… | tee log`, Ctrl-C): the work goes on, and is recorded
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  const inputs = readInputs(scriptUrl, names)
-  Failure.stepOf = () => thisRun().step
-  const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '')
-  current = {
-    inputs,
-    dryRun: inputs.flags['dry-run'],
-    time,
-    env: environment(inputs),
-    variables: {},
-    locks: [],
-    depth: 1,
-    step: '',
-    stepLines: '',
-    commandsRun: 0,
-    startedAt: Date.now(),
-    made: new Set(),
-    tools: [],
-    results: {},
-  }
-  if (!current.dryRun && (inputs.flags.quiet || inputs.flags.json)) beSilent()
-  if (current.dryRun) printHeader(current)
-  else begin(current, typeof tools === 'function' ? tools(inputs) : tools)
-  return inputs
+/** A line for the person at the terminal; a dry run has none. */
+export function report(text: string) {
+  if (!thisRun().dryRun) print(text)
 }
 
 /**
- * Begins a script that changes nothing and leaves no record.
- * @param scriptUrl `import.meta.url`
- * @param names the flags that it takes besides --module and --site
- * @param orders the words of which one comes first; [] where it has none
- * @throws Failure 64 wrong usage · 78 wrong site file or descriptor
+ * Records what was found or written: it is on the disk before the next command runs, and at the end of
+ * the script.
  */
-export function startReader(scriptUrl: string, names: FlagName[], orders: string[]): Inputs {
-  exitAsFailed()
-  return readInputs(scriptUrl, names, orders)
+export function note(fact: Fact) {
+  const { trail } = thisRun()
+  if (trail) noteFact(trail, fact)
 }
 
-/** The exit code of a script without a record: that of the failure that was printed. */
-function exitAsFailed() {
-  process.on('exit', () => {
-    if (Failure.last) process.exitCode = Failure.last.exitCode
-  })
+/** Records what happens, and waits until it is on the disk. @throws Failure 73: then nothing may run */
+export function audit(fact: Fact) {
+  const { trail } = thisRun()
+  if (trail) append(trail, fact)
 }
 
-/**
- * The same for a script that needs no site.
- * @throws Failure 64 wrong usage · 78 wrong descriptor
- */
-export function startReaderOfModule(
-  scriptUrl: string,
-  names: FlagName[],
-): Pick<Inputs, 'module' | 'flags'> {
-  exitAsFailed()
-  const flags = parseFlags(fileURLToPath(scriptUrl), names, [])
-  return { flags, module: readModule(flags.module).module }
-}
+/** The failure with which the script ends after a signal; undefined where none came. */
+export const endingFailure = () => processes.endingFailure(thisRun().atWork)
 
-/**
- * Ends a script that did all of its work; without it the exit code is 70. In an imported phase it
- * ends the phase only.
- */
-export async function finish() {
-  const run = thisRun()
-  await unlessEndedWhileIdle()
-  if (run.depth === 1 && !run.dryRun) {
-    const { inputs } = run
-    const { script, module, stateDirectory } = inputs
-    const path = join(stateDirectory, 'last-success.json')
-    const time = new Date().toISOString()
-    audit({ event: 'end', exitCode: 0 })
-    const success = { time, script, module: module.name, run: runId(run), auditHead: auditHead() }
-    // two scripts of one module may end at the same time
-    whileLocked(join(stateDirectory, 'audit.jsonl'), 'a+', () =>
-      writeWhole(path, JSON.stringify({ ...lastSuccess(path), [script]: success }, null, 2) + '\n'),
-    )
-    toSyslog(inputs)
-    printResults(0)
-    print(
-      `\nDONE · 完成  ${script} --module ${module.name}  (audit head · 审计日志末条记录的哈希: ${auditHead()})\n`,
-    )
-  }
-  run.depth--
-}
-
-/** When a script last ended well for this module, in milliseconds since 1970; 0 where it never did. */
-export function lastTimeDone(): number {
-  const { stateDirectory, script } = thisRun().inputs
-  const success = lastSuccess(join(stateDirectory, 'last-success.json'))[script]
-  return Date.parse((success as { time?: string } | undefined)?.time ?? '') || 0
-}
-
-function lastSuccess(path: string): Record<string, unknown> {
-  try {
-    return JSON.parse(readFileSync(path, 'utf8'))
-  } catch {
-    return {}
-  }
-}
-
-/** Hands the head of the audit to syslog, where it is out of reach for who changes the file. */
-function toSyslog({ script, module, site }: Inputs) {
-  if (!existsSync('/dev/log')) return
-  const text = `${script} ${headForSyslog(module.name, site.name)}`
-  // where it fails: the head is printed too
-  spawnSync('logger', ['-t', 'dce-upgrade', text], { timeout: 5000, stdio: 'ignore' })
+/** Waits so many seconds; a signal ends the script meanwhile. */
+export async function pause(seconds: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  await processes.unlessEndedWhileIdle(thisRun().atWork)
 }
 
 /** Adds to what --json prints. */
 export function result(fields: Record<string, unknown>) {
   Object.assign(thisRun().results, fields)
-}
-
-/** What --json prints at the end, however it ends. */
-function printResults(exitCode: number, failure?: Failure) {
-  if (!current?.inputs.flags.json || current.dryRun) return
-  const { script, module } = current.inputs
-  const { en, zh, step } = failure ?? {}
-  const outcome = {
-    script,
-    module: module.name,
-    run: runId(current),
-    exitCode,
-    ...current.results,
-    ...(failure && { failure: { en, zh, step } }),
-  }
-  process.stdout.write(redact(JSON.stringify(outcome)) + '\n')
-}
-
-/** The last thing that happens: the exit code and the last record of the audit. */
-function endOfProcess() {
-  if (current?.depth === 0 || (!current && !Failure.last && !process.exitCode)) return
-  const failure = Failure.last
-  const exitCode = failure?.exitCode ?? EXIT.defect
-  process.exitCode = exitCode
-  if (!failure) {
-    process.stderr.write(
-      '\nthe script ended before its end; this is a defect (exit 70) · 脚本未执行完毕即退出，属于脚本缺陷\n',
-    )
-  }
-  if (current?.dryRun) return
-  printResults(exitCode, failure)
-  try {
-    audit({ event: 'end', exitCode, failure: failure && redact(failure.en), step: failure?.step })
-    if (!current) return
-    toSyslog(current.inputs)
-    process.stderr.write(`audit head · 审计日志末条记录的哈希: ${auditHead()}\n`)
-  } catch {
-    // the failure that is being reported is the one that counts
-  }
-}
-
-/**
- * The environment of every command: the site's cluster, a helm configuration of the module's own, and
- * none of the operator's settings that would lead helm elsewhere.
- */
-function environment({ site, sitePath, stateDirectory }: Inputs): NodeJS.ProcessEnv {
-  const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: 'C' }
-  for (const name of [
-    'HELM_KUBECONTEXT',
-    'HELM_KUBEAPISERVER',
-    'HELM_KUBETOKEN',
-    'HELM_KUBECAFILE',
-    'HELM_KUBEASUSER',
-    'HELM_KUBEASGROUPS',
-    'HELM_NAMESPACE',
-    'HELM_KUBEINSECURE_SKIP_TLS_VERIFY',
-    'HELM_KUBETLS_SERVER_NAME',
-    'HELM_DEBUG',
-    'BASH_ENV',
-    'NODE_OPTIONS',
-  ]) {
-    delete env[name]
-  }
-  return {
-    ...env,
-    KUBECONFIG: [
-      join(stateDirectory, '.helm/context.yaml'),
-      kubeconfigPath(site.kubeconfig, sitePath),
-    ].join(delimiter),
-    HELM_REPOSITORY_CONFIG: join(stateDirectory, '.helm/repositories.yaml'),
-    HELM_REPOSITORY_CACHE: join(stateDirectory, '.helm/cache'),
-    HELM_REGISTRY_CONFIG: join(stateDirectory, '.helm/registry.json'),
-    // lib/bin/docker-credential-chart-repo gives helm the login of an OCI repository
-    PATH: `${process.env['PATH']}${delimiter}${join(ROOT, 'lib/bin')}`,
-  }
-}
-
-/** The kubeconfig that the site file names: absolute, ~/…, or relative to the site file. */
-export function kubeconfigPath(kubeconfig: string, sitePath: string): string {
-  return resolve(dirname(sitePath), kubeconfig.replace(/^~(?=\/)/, homedir()))
-}
-
-function printHeader({ inputs }: Run) {
-  const { script, module, site, flags, sitePath, stateDirectory } = inputs
-  const directory = quote(relative(process.cwd(), stateDirectory))
-  const kubeconfig = /^[~/]/.test(site.kubeconfig)
-    ? site.kubeconfig
-    : relative(stateDirectory, kubeconfigPath(site.kubeconfig, sitePath))
-  // lib/bin/docker-credential-chart-repo gives helm the login from the environment
-  const isOci = site.chartRepository.kind === 'OCI' && site.chartRepository.login
-  const root = join(relative(process.cwd(), ROOT), 'lib/bin')
-  const oci = isOci ? `export PATH=$PATH:$PWD/${quote(root)}\n` : ''
-  const registry = isOci
-    ? `echo ${quote(credentialHelpers(site.chartRepository.url!))} > .helm/registry.json\n`
-    : ''
-  print(`#!/usr/bin/env bash
-# ${script}: ${module.title.en} · ${module.title.zh} (${module.name})${inputs.takesVia ? `, via ${flags.via}` : ''}
-# A dry run: nothing was run. What only a real run can know is written {like_this}.
-# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
-set -euo pipefail
-umask 077
-${oci}mkdir -p ${directory}/.helm && cd ${directory}
-# the context ${site.context}, whatever else the terminal uses; a helm configuration of its own
-# 固定使用 context ${site.context}；使用独立的 helm 配置
-printf 'apiVersion: v1\\nkind: Config\\ncurrent-context: %s\\n' ${quote(site.context)} > .helm/context.yaml
-export KUBECONFIG=$PWD/.helm/context.yaml:${kubeconfig}
-export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
-export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
-export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
-${registry}`)
-}
-
-/** helm's registry configuration that asks lib/bin/docker-credential-chart-repo for the login of a repository. */
-export function credentialHelpers(url: string): string {
-  const host = url.replace(/^oci:\/\//, '').split('/')[0]!
-  return JSON.stringify({ credHelpers: { [host]: 'chart-repo' } })
-}
-
-/** A real run: tools, directory, audit. */
-function begin(run: Run, tools: string[]) {
-  const { inputs, env } = run
-  const { script, module, site, flags, stateDirectory } = inputs
-  process.umask(0o077)
-  const context = `apiVersion: v1\nkind: Config\ncurrent-context: ${JSON.stringify(site.context)}\n`
-  writeWhole(join(stateDirectory, '.helm/context.yaml'), context)
-  openAudit(join(stateDirectory, 'audit.jsonl'), runId(run))
-  audit({
-    event: 'start',
-    script,
-    module: module.name,
-    arguments: { ...flags },
-    ticket: flags.ticket,
-    who: whoRuns(),
-    host: hostname(),
-    files: filesThatRun(inputs),
-  })
-  const missing = tools.filter((tool) => !onPath(tool, env['PATH']!))
-  if (missing.length > 0) {
-    throw new Failure(
-      EXIT.configuration,
-      `not found on PATH: ${missing.join(', ')} (PATH=${process.env['PATH']})`,
-      `PATH 中找不到：${missing.join('、')}（PATH=${process.env['PATH']}）`,
-      {
-        next: [
-          'install it, or put its directory on PATH (cron knows /usr/bin:/bin only)',
-          '请安装，或将其所在目录加入 PATH（cron 默认只有 /usr/bin:/bin）',
-        ],
-      },
-    )
-  }
-  if (isOrphanOfNpx()) {
-    throw new Failure(
-      128 + 1,
-      'ended: the npx that started this script is gone',
-      '启动本脚本的 npx 已退出，脚本随之终止',
-      { state: UNCHANGED, next: ['run the same command again', '请重新执行同一命令'] },
-    )
-  }
-  run.tools = tools.map((tool) => onPath(tool, env['PATH']!)!)
-  watchSignals((failure) =>
-    run.describeFailure ? run.describeFailure(failure) : Promise.resolve(failure),
-  )
-  print(
-    `${script} --module ${module.name}${inputs.takesVia ? ` --via ${flags.via}` : ''} --site ${flags.site}  (${module.title.en} · ${module.title.zh})\n`,
-  )
-}
-
-/**
- * Records the sha256 of the tools and the state of the clock, once in a run that uses a tool. The
- * tools are large: it begins with the first question, and is awaited before the first command.
- */
-export function recordMachine(): Promise<unknown> {
-  const run = current!
-  run.machineRecorded ??= Promise.all([hashTools(run.tools), askClock()])
-  // a failure shows where it is awaited
-  run.machineRecorded.catch(() => {})
-  return run.machineRecorded
-}
-
-async function hashTools(paths: string[]) {
-  const { stdout } = await promisify(execFile)('sha256sum', paths)
-  const lines = stdout.trimEnd().split('\n')
-  // hash, two characters, path
-  note({
-    event: 'tools',
-    sha256: Object.fromEntries(lines.map((line) => [line.slice(66), line.slice(0, 64)])),
-  })
-}
-
-/** Notes whether the clock, and so each time in the audit, is synchronized: yes, no, or unknown without systemd. */
-async function askClock() {
-  const options = { timeout: 5000, env: { ...process.env, LC_ALL: 'C' } }
-  const asked = promisify(execFile)('timedatectl', ['status'], options)
-  const { stdout } = await asked.catch(() => ({ stdout: '' }))
-  // systemd 219 calls it NTP synchronized, later ones System clock synchronized
-  const [, synchronized = 'unknown'] = /synchronized: (yes|no)/.exec(stdout) ?? []
-  note({ event: 'clock', synchronized })
-}
-
-/** Where the program stands that the shell would run. */
-function onPath(tool: string, path: string): string | undefined {
-  const isProgram = (file: string) => {
-    try {
-      accessSync(file, constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  }
-  return path
-    .split(delimiter)
-    .map((directory) => join(directory, tool))
-    .find(isProgram)
-}
-
-function whoRuns() {
-  const { SUDO_USER: sudoUser, SSH_CONNECTION: sshConnection } = process.env
-  let loginUid: string | undefined
-  try {
-    loginUid = readFileSync('/proc/self/loginuid', 'utf8')
-  } catch {
-    // not every kernel keeps it
-  }
-  return { user: userInfo().username, uid: userInfo().uid, sudoUser, sshConnection, loginUid }
-}
-
-/**
- * The sha256 of all that decides what is run, since an engineer may have adapted a copy: the scripts
- * beside the started one, every file below lib/, schemas, ledgers, the descriptor and the site file.
- */
-function filesThatRun({ scriptPath, modulePath, sitePath }: Inputs): Record<string, string> {
-  const ours = ['lib', 'modules/schemas', 'modules/manuals'].map((part) => join(ROOT, part))
-  const code = [
-    ...filesIn(dirname(scriptPath), false).filter((file) => /\.m?[jt]s$/.test(file)),
-    ...ours.flatMap((directory) => filesIn(directory, true)),
-  ]
-  return Object.fromEntries(
-    [...code, modulePath, sitePath].map((path) => [
-      relative(ROOT, path),
-      sha256(readFileSync(path)),
-    ]),
-  )
-}
-
-function filesIn(directory: string, recursive: boolean): string[] {
-  const entries = readdirSync(directory, { recursive, withFileTypes: true })
-  return entries
-    .filter((entry) => !entry.isDirectory())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort()
 }

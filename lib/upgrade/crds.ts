@@ -1,66 +1,80 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { stringify } from 'yaml'
-import { note, sha256 } from '../audit/write.ts'
-import { EXIT, Failure } from '../base/failure.ts'
+import { misconfigured, missing } from '../base/failure.ts'
 import { writeWhole } from '../base/files.ts'
-import { type Release } from '../inputs/inputs.ts'
-import { objectsIn, type KubernetesObject } from '../cluster/kubernetes.ts'
-import { answer, check, report } from '../run/words.ts'
-import { thisRun } from '../run/session.ts'
-import { quote, shellLines, type ShellLines } from '../base/shell.ts'
+import { sha256 } from '../base/hash.ts'
+import { lines, quote, type ShellLines } from '../base/shell.ts'
+import { type KubernetesObject, objectsIn } from '../cluster/kubernetes.ts'
+import { type Release } from '../inputs/types.ts'
+import { answer } from '../run/ask.ts'
+import { prepare, run } from '../run/command.ts'
+import { needed, owe, settleDebt, word } from '../run/order.ts'
+import { note, report, thisRun } from '../run/session.ts'
+import { check } from '../run/words.ts'
+import { chartSource, isArchive } from './chart.ts'
+import { needVersion } from './version.ts'
+
+declare module '../inputs/types.ts' {
+  interface Release {
+    /** from makeChartDirectory(release): where the unpacked chart is, from the module's directory */
+    unpackedChart?: string
+    /** from findCrds(release): `-f DIRECTORY` for each that the chart has */
+    foundCrds?: ShellLines
+    /** from saveCrds(release) */
+    hasSavedCrds?: true
+    /** the command that brings the CRDs back as they were before this run */
+    restoreCrds?: string
+    /** from tryCrds(release) */
+    hasTriedCrds?: true
+  }
+}
 
 /**
- * The chart's CRDs must be there and be nothing else.
- * @param chart the unpacked chart, from the module's directory
- * @returns `-f <directory>` for each directory; none where this version of the chart has no CRDs
- * @throws Failure 66 where the CRDs are missing, 78 where something else lies there
+ * Makes a fresh directory for a chart that is unpacked: over an old one both would be merged. A chart
+ * that is a directory stays where it is.
  */
-export async function crdDirectories(chart: string, { crds }: Release): Promise<ShellLines> {
-  const { inputs, dryRun } = thisRun()
-  const all = crds!.directories.map((directory) => `${chart}/${directory}`)
+export const makeChartDirectory = word('makeChartDirectory', async (release: Release) => {
+  const { flags } = thisRun().inputs
+  const { chart } = chartSource(release)
+  const directory = `charts/${release.release}`
+  const isPacked = flags.via === 'repo' || isArchive(chart)
+  release.unpackedChart = isPacked ? `${directory}/${release.chart}` : chart
+  if (isPacked) await prepare`rm -rf ${directory} && mkdir -p ${directory}`
+})
+
+/**
+ * Finds the chart's CRDs: they must be there and be nothing else.
+ * @returns whether there are some: only some versions of a chart may have CRDs
+ * @throws Failure 66 where the CRDs are missing, 78 where something else is among them
+ */
+export const findCrds = word('findCrds', async (release: Release): Promise<boolean> => {
+  const { stateDirectory } = thisRun().inputs
+  const { directories, mayBeMissing } = release.crds!
+  needed(release.before, 'checkReleases()', 'findCrds(release)')
+  needVersion(release, 'findCrds(release)')
+  const chart = needed(release.unpackedChart, 'makeChartDirectory(release)', 'findCrds(release)')
+  const all = directories.map((directory) => `${chart}/${directory}`)
   const found = await check(
     `check: ${all.join(' ')} holds CRDs and nothing else`,
     `检查：${all.join(' ')} 中只有 CRD`,
-    async () => {
-      const there: string[] = []
-      for (const directory of all) {
-        const path = resolve(inputs.stateDirectory, directory)
-        if (!existsSync(path)) {
-          if (crds!.mayBeMissing) continue
-          throw new Failure(
-            EXIT.missingInput,
-            `the chart has no ${directory}`,
-            `chart 中没有 ${directory}`,
-            {
-              state: ['no CRD was changed', '未更改任何 CRD'],
-              next: [
-                'is this the chart of the module? In a descriptor, crds.mayBeMissing says that only some versions have CRDs',
-                '这是该模块的 chart 吗？若仅部分版本带有 CRD，可在模块描述中设置 crds.mayBeMissing',
-              ],
-            },
-          )
-        }
-        for (const object of crdsIn(path)) {
-          if (object.kind !== 'CustomResourceDefinition') {
-            throw new Failure(
-              EXIT.configuration,
-              `${directory} holds a ${object.kind} (${object.metadata?.name}), which is not a CRD`,
-              `${directory} 中含有 ${object.kind}（${object.metadata?.name}），不是 CRD`,
-              {
-                state: ['no CRD was changed', '未更改任何 CRD'],
-              },
-            )
-          }
-          report(`  ${object.metadata.name}`)
-        }
-        there.push(directory)
-      }
-      return there
-    },
+    async () =>
+      all.filter((directory) => {
+        const path = resolve(stateDirectory, directory)
+        if (existsSync(path)) refuseOthers(directory, crdsIn(path))
+        else if (!mayBeMissing)
+          throw missing`
+            the chart has no ${directory}
+            chart 中没有 ${directory}`.next`
+            is this the chart of the module? In a descriptor, crds.mayBeMissing says that only some versions have CRDs
+            这是该模块的 chart 吗？若仅部分版本带有 CRD，可在模块描述中设置 crds.mayBeMissing`
+        return existsSync(path)
+      }),
+    all,
   )
-  return shellLines(...(dryRun ? all : found!).map((directory) => `-f ${quote(directory)}`))
-}
+  release.foundCrds = lines(...found.map((directory) => `-f ${quote(directory)}`))
+  return found.length > 0
+})
 
 function crdsIn(path: string): KubernetesObject[] {
   return readdirSync(path)
@@ -68,8 +82,16 @@ function crdsIn(path: string): KubernetesObject[] {
     .flatMap((file) => objectsIn(readFileSync(join(path, file), 'utf8')))
 }
 
-/** The commands that bring back the CRDs as they were before this run. */
-export const crdsToRestore: string[] = []
+/** @throws Failure 78 */
+function refuseOthers(directory: string, objects: KubernetesObject[]) {
+  for (const { kind, metadata } of objects) {
+    if (kind !== 'CustomResourceDefinition')
+      throw misconfigured`
+        ${directory} holds a ${kind} (${metadata?.name}), which is not a CRD
+        ${directory} 中含有 ${kind}（${metadata?.name}），不是 CRD`
+    report(`  ${metadata.name}`)
+  }
+}
 
 /** What the API server owns in an object; without it the saved object can be applied again. */
 const SERVER_OWNED = [
@@ -84,39 +106,63 @@ const SERVER_OWNED = [
 /**
  * Saves the CRDs as they are in the cluster, in a file that can be applied again; one that does not
  * exist yet is not in it.
- * @param directories the CRDs that are about to be applied
  * @throws Failure 73 when the file can't be written
  */
-export async function saveCrds(directories: ShellLines, release: Release) {
-  const { inputs, time } = thisRun()
-  const path = `crds/${release.release}-${time}.yaml`
-  await check(
-    `the CRDs as they are now are saved to ${inputs.flags['dry-run'] ? `crds/${release.release}-{time_of_this_run}.yaml` : path}`,
-    `保存当前的 CRD`,
-    async () => {
-      const text = await answer(
-        `kubectl get ${directories.lines.join(' ')} --ignore-not-found -o yaml --request-timeout=20s`,
+export const saveCrds = word('saveCrds', async (release: Release) => {
+  const { inputs, time, dryRun } = thisRun()
+  const crds = needed(release.foundCrds, 'findCrds(release)', 'saveCrds(release)')
+  const path = `crds/${release.release}-${dryRun ? '{time_of_this_run}' : time}.yaml`
+  await check(`the CRDs as they are now are saved to ${path}`, `保存当前的 CRD`, async () => {
+    const text = await answer(
+      `kubectl get ${crds.lines.join(' ')} --ignore-not-found -o yaml --request-timeout=20s`,
+    )
+    const objects = objectsIn(text).map((object) => {
+      const { status: _status, ...rest } = object
+      const metadata = Object.fromEntries(
+        Object.entries(object.metadata).filter(([key]) => !SERVER_OWNED.includes(key)),
       )
-      const objects = objectsIn(text).map((object) => {
-        const { status: _status, ...rest } = object
-        const metadata = Object.fromEntries(
-          Object.entries(object.metadata).filter(([key]) => !SERVER_OWNED.includes(key)),
-        )
-        return { ...rest, metadata }
-      })
-      if (objects.length === 0) return report('  there are none yet · 尚无 CRD')
-      const saved = objects.map((object) => stringify(object)).join('---\n')
-      const file = join(inputs.stateDirectory, path)
-      writeWhole(file, saved)
-      note({
-        event: 'crds',
-        release: release.release,
-        file: path,
-        count: objects.length,
-        sha256: sha256(saved),
-      })
-      crdsToRestore.push(`kubectl apply --server-side --force-conflicts -f ${quote(file)}`)
-      report(`  ${objects.length} saved; to go back · 如需恢复:  ${crdsToRestore.at(-1)}`)
-    },
-  )
+      return { ...rest, metadata }
+    })
+    const count = objects.length
+    if (count === 0) return report('  there are none yet · 尚无 CRD')
+    const saved = objects.map((object) => stringify(object)).join('---\n')
+    const file = join(inputs.stateDirectory, path)
+    writeWhole(file, saved)
+    note({ event: 'crds', release: release.release, file: path, count, sha256: sha256(saved) })
+    release.restoreCrds = `kubectl apply --server-side --force-conflicts -f ${quote(file)}`
+    report(`  ${count} saved; to go back · 如需恢复:  ${release.restoreCrds}`)
+  })
+  release.hasSavedCrds = true
+})
+
+/** All or none: a CRD that the API server refuses is found before the first one is changed. */
+export const tryCrds = word('tryCrds', async (release: Release) => {
+  needed(release.hasSavedCrds, 'saveCrds(release)', 'tryCrds(release)')
+  await run`
+kubectl apply ${release.foundCrds!} \
+  --server-side --force-conflicts --dry-run=server`
+  release.hasTriedCrds = true
+  owe(`waitForCrds(${release.release})`)
+})
+
+/** The directories of the CRDs that were saved and tried, as words of a command. */
+export function triedCrds(release: Release): ShellLines {
+  needed(release.hasTriedCrds, 'tryCrds(release)', 'triedCrds(release)')
+  return release.foundCrds!
 }
+
+/** Waits until the API server serves the CRDs. */
+export const waitForCrds = word('waitForCrds', async (release: Release) => {
+  const crds = triedCrds(release)
+  const applied = `kubectl apply ${crds.lines.join(' ')}`
+  const isApplied = thisRun().commands.some(
+    (text) => text.startsWith(applied) && !text.includes('--dry-run'),
+  )
+  needed(isApplied || undefined, applied, 'waitForCrds(release)')
+  // an API server that was restarted meanwhile may take 5 minutes: it looks at its CRDs again by then
+  // (Kubernetes 1.33 apiextensions-apiserver: crdHandler queues on an update, informers resync)
+  await run`
+kubectl wait ${crds} \
+  --for=condition=Established --timeout=360s`
+  settleDebt(`waitForCrds(${release.release})`)
+})

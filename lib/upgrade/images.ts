@@ -1,28 +1,38 @@
-import { note } from '../audit/write.ts'
-import { type RegistryKeys } from './chart.ts'
-import { EXIT, Failure, UNCHANGED } from '../base/failure.ts'
-import { imagePlace, type Release } from '../inputs/inputs.ts'
-import { missingOnNode } from '../nodes/content.ts'
-import { atOnce, findNodes, type Node } from '../nodes/nodes.ts'
-import { meaningOf, writeSshConfig } from '../nodes/ssh.ts'
-import { imageIdAt, siteRegistry } from '../registry/registry.ts'
-import { stateBefore } from './releases.ts'
-import { isTest, nameOf, objectsIn, type KubernetesObject } from '../cluster/kubernetes.ts'
-import { answer, ask, check, questionFailed, report } from '../run/words.ts'
-import { inPart, thisRun } from '../run/session.ts'
+import { Failure, misconfigured, missing } from '../base/failure.ts'
 import { type Command } from '../base/shell.ts'
+import { isTest, type KubernetesObject, nameOf, objectsIn } from '../cluster/kubernetes.ts'
+import { imagePlace } from '../inputs/site.ts'
+import { type Release } from '../inputs/types.ts'
+import { missingOnNode } from '../nodes/content.ts'
+import { atOnce } from '../nodes/each-node.ts'
+import { findNodes } from '../nodes/nodes.ts'
+import { writeSshConfig } from '../nodes/ssh.ts'
+import { meaningOf } from '../nodes/tool-words.ts'
+import { imageIdAt, siteRegistry } from '../registry/registry.ts'
+import { answer } from '../run/ask.ts'
+import { mustComeFirst, needed, word } from '../run/order.ts'
+import { inPart, note, report, thisRun } from '../run/session.ts'
+import { check } from '../run/words.ts'
+import { ensureOneUpgrade, render } from './render.ts'
+import { needVersion, refuseDowngrade } from './version.ts'
 
-/** An image reference, where it stands, and its pull policy where one is given. */
+declare module '../inputs/types.ts' {
+  interface Release {
+    /** from checkImages(release, command): the command that was looked at, and what it renders */
+    rendered?: { command: Command; manifest: string }
+    /** the manifest of the revision that is deployed, asked for once */
+    deployedManifest?: string
+  }
+}
+
+/** An image reference, the object that has it, and its pull policy where one is given. */
 export interface ImageUse {
   image: string
   pullPolicy?: string
   of: string
 }
 
-/**
- * Every image that objects name: the string `image` of a container, and of a custom resource, wherever
- * it stands.
- */
+/** Every image that objects name: the string `image` of a container, and of a custom resource, at any depth. */
 export function imagesOf(objects: KubernetesObject[]): ImageUse[] {
   const uses: ImageUse[] = []
   const visit = (value: unknown, of: string) => {
@@ -43,282 +53,74 @@ export function imagesOf(objects: KubernetesObject[]): ImageUse[] {
   return uses
 }
 
-/** What `helm upgrade` takes and `helm template` does not (helm 3.10 to 4). */
-const UPGRADE_ONLY =
-  /\s(--install|-i|--cleanup-on-fail|--reuse-values|--reset-values|--reset-then-reuse-values|--rollback-on-failure|--history-max[= ]\d+)(?=\s|$)/g
+const namesOf = (uses: ImageUse[]) => [...new Set(uses.map(({ image }) => image))].sort()
 
 /**
- * The chart as this very `helm upgrade` would render it: the same words, so that what somebody adds to
- * the command in a copy of the script is rendered too. `helm upgrade --dry-run` would fail where a
- * chart brings objects of a kind whose CRD comes with this upgrade (helm 3.19 pkg/action/upgrade.go
- * builds the objects even in a dry run).
- */
-async function render(upgrade: Command, registry: RegistryKeys): Promise<string> {
-  if (!/^helm upgrade\s/.test(upgrade.text) || /[;&|<>`]|\$\(/.test(upgrade.text)) {
-    throw new Failure(
-      EXIT.configuration,
-      'the command that is looked at before the upgrade must be one `helm upgrade` and nothing else',
-      '升级前检查的命令必须是单独一条 `helm upgrade`',
-      { command: upgrade.text },
-    )
-  }
-  const isInstall = /\s--install\b/.test(upgrade.text)
-  const template = upgrade.text.replace(/^helm upgrade/, 'helm template').replace(UPGRADE_ONLY, '')
-  // with it `lookup` in a chart finds what is in the cluster, as it will in the upgrade (helm 3.13)
-  const help = await answer('helm template --help')
-  const options = [
-    ...(isInstall ? [] : ['--is-upgrade']),
-    ...(help.includes('--dry-run=server') ? ['--dry-run=server'] : []),
-    '--kube-version $kubeVersion --api-versions $apiVersions',
-  ]
-  const variables = { imageRegistry: registry.value, apiVersions: await apiVersions() }
-  return await answer(`${template} \\\n  ${options.join(' ')}`, variables)
-}
-
-/** group/version and group/version/Kind of all that the cluster serves, as charts ask for it. */
-async function apiVersions(): Promise<string> {
-  // exit 1 where one aggregated API is down; the others are answered
-  const question = 'kubectl api-resources --no-headers --request-timeout=20s'
-  const ended = await ask(question)
-  if (ended.exitCode > 1) throw questionFailed(question, ended)
-  const { stdout } = ended
-  const kinds = stdout.split('\n').flatMap((line) => {
-    const [kind, , version] = line.trim().split(/\s+/).reverse()
-    return kind && version ? [version, `${version}/${kind}`] : []
-  })
-  return [...new Set(['v1', ...kinds])].join(',')
-}
-
-const rendered = new Map<string, string>()
-
-/**
- * Renders the chart with the values of this upgrade, shows every image reference, and refuses those
- * that the nodes would not find: outside the module's place in the site's registry, and, where images
- * were loaded on the nodes, those that are always pulled; or that the registry does not have.
+ * Renders the chart as this `helm upgrade` would, shows every image reference, and refuses those that
+ * the nodes would not find: outside the module's place in the site's registry, and, where images were
+ * loaded on the nodes, those that are always pulled; or that registry or nodes do not have.
  * @throws Failure 78 · 66, naming them
  */
-export async function checkImages(release: Release, upgrade: Command, registry: RegistryKeys) {
-  const { inputs } = thisRun()
-  const { site, module, flags } = inputs
+export const checkImages = word('checkImages', async (release: Release, upgrade: Command) => {
+  const { inputs, reached } = thisRun()
+  const called = 'checkImages(release)'
+  needed(release.before, 'checkReleases()', called)
+  refuseDowngrade(release, needVersion(release, called))
+  ensureOneUpgrade(upgrade)
+  if (reached.has('saveCrds')) throw mustComeFirst(called, 'saveCrds(release)')
   const place = `${imagePlace(inputs)}/`
-  const isRegistry = site.imagesFrom === 'registry'
-  await check(
+  const isRegistry = inputs.site.imagesFrom === 'registry'
+  const manifest = await check(
     `check: the chart is rendered with these values; every image must be in ${place}${isRegistry ? ', and the registry must have it' : ', and none always pulled'}`,
     `检查：用这些参数渲染 chart，所有镜像都必须位于 ${place}，${isRegistry ? '且镜像仓库中必须存在' : '且不得总是拉取'}`,
     async () => {
-      const manifest = await render(upgrade, registry)
-      rendered.set(release.release, manifest)
-      const uses = imagesOf(objectsIn(manifest).filter((object) => !isTest(object)))
-      for (const image of [...new Set(uses.map(({ image }) => image))].sort()) report(`  ${image}`)
+      const rendered = await render(release, upgrade)
+      const uses = imagesOf(objectsIn(rendered).filter((object) => !isTest(object)))
+      const images = namesOf(uses)
+      for (const image of images) report(`  ${image}`)
       await noteOtherRegistry(release, uses)
-      note({
-        event: 'images',
-        release: release.release,
-        images: [...new Set(uses.map(({ image }) => image))].sort(),
-      })
-      const allowed = (image: string) => site.otherImages?.some((start) => image.startsWith(start))
-      const inPlace = (image: string) =>
-        image.startsWith(place) && !image.slice(place.length).includes('/')
-      const outside = uses.filter(({ image }) => !inPlace(image) && !allowed(image))
-      const always = site.imagesFrom === 'nodes' ? uses.filter(isAlwaysPulled) : []
-      const list = (found: ImageUse[]) =>
-        found.map(({ image, of }) => `${image}  (${of})`).join('\n')
-      const keys = Object.keys(release.registryKeys[flags.via]).join(', ')
-      if (outside.length > 0) {
-        throw new Failure(
-          EXIT.configuration,
-          `these images are not in ${place}, where the module's images are at this site:\n${list(outside)}`,
-          `以上镜像不在 ${place} 中，而本站点的该模块镜像应位于此处`,
-          {
-            state: UNCHANGED,
-            next: [
-              `is project right in the site file? If the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}`,
-              `若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若该值写死在 bak.yaml 中：用上面的 helm get values 查看`,
-            ],
-          },
-        )
-      }
-      if (always.length > 0) {
-        throw new Failure(
-          EXIT.configuration,
-          `the images were loaded on the nodes, but these have imagePullPolicy: Always, which pulls them from a registry:\n${list(always)}`,
-          '镜像已加载到节点，但以上镜像的 imagePullPolicy 为 Always，会从镜像仓库拉取',
-          {
-            state: UNCHANGED,
-            next: [
-              `see which value sets it: helm get values ${release.release} -n ${release.namespace}`,
-              '请用上述命令查看是哪个参数设置的',
-            ],
-          },
-        )
-      }
-      await checkRegistryHas(uses)
+      note({ event: 'images', release: release.release, images })
+      refuseOutside(release, uses, place)
+      if (isRegistry) await checkRegistryHas(uses)
+      else refuseAlwaysPulled(release, uses)
+      return rendered
     },
+    '',
   )
-  if (site.imagesFrom === 'nodes') await checkNodesHave(release)
+  if (!isRegistry) await checkNodesHave(manifest)
+  release.rendered = { command: upgrade, manifest }
+  reached.add(upgrade.text)
+})
+
+const placesOf = (uses: ImageUse[]) => uses.map(({ image, of }) => `${image}  (${of})`)
+
+/** @throws Failure 78 */
+function refuseOutside(release: Release, uses: ImageUse[], place: string) {
+  const { site, module, flags } = thisRun().inputs
+  const isAllowed = (image: string) => site.otherImages?.some((start) => image.startsWith(start))
+  const isInPlace = (image: string) =>
+    image.startsWith(place) && !image.slice(place.length).includes('/')
+  const outside = uses.filter(({ image }) => !isInPlace(image) && !isAllowed(image))
+  if (outside.length === 0) return
+  const keys = Object.keys(release.registryKeys[flags.via]).join(', ')
+  throw misconfigured`
+    these images are not in ${place}, where the module's images are at this site:
+    以下镜像不在 ${place} 中，而本站点的该模块镜像应位于此处：`.items(placesOf(outside)).next`
+    is project right in the site file? If the value of ${keys} has another form at this site or for this chart (a chart of charts-syncer's local-repo is rewritten already): registryValues: {${module.name}: {${flags.via}: …}} in the site file; if the image is meant to be there: otherImages in the site file; if it is pinned in bak.yaml: see the values with helm get values ${release.release} -n ${release.namespace}
+    若本站点或该 chart 的 ${keys} 形式不同（charts-syncer 的 local-repo 中的 chart 已改写过）：在站点配置中设置 registryValues；若该镜像本应如此：在站点配置中设置 otherImages；若该值写死在 bak.yaml 中：用上面的 helm get values 查看`
 }
 
-/**
- * Have the nodes all of them? The kubelet removes images that no pod uses when the disk gets full. A
- * node that this machine does not reach is no reason to stop; then it is said that nobody looked.
- * @throws Failure 66 naming those that a node has not
- */
-async function checkNodesHave({ release }: Release) {
-  const { module } = thisRun().inputs
-  const nodes = await findNodes()
-  await check('check: every node has these images', '检查：每个节点上都有这些镜像', async () => {
-    const uses = imagesOf(objectsIn(rendered.get(release)!).filter((object) => !isTest(object)))
-    const images = [...new Set(uses.map(({ image }) => image))].sort()
-    writeSshConfig()
-    const missing: string[] = []
-    await atOnce(8, nodes as Node[], (node) =>
-      inPart(node.name, async () => {
-        thisRun().variables['node'] = node.name
-        try {
-          const lacking = await missingOnNode(node, images)
-          missing.push(...lacking.map((image) => `${node.name}: ${image}`))
-        } catch (failure) {
-          if (!(failure instanceof Failure) || failure.exitCode > 128) throw failure
-          const { en, zh } = meaningOf(node, failure)
-          report(
-            `NOTE · 注意: nobody looked whether ${node.name} has these images: ${en}\n` +
-              `  未检查 ${node.name} 上是否有这些镜像：${zh}`,
-          )
-        }
-      }),
-    )
-    missing.sort()
-    if (missing.length === 0) return
-    throw new Failure(
-      EXIT.missingInput,
-      `these images are not on the nodes:\n${missing.join('\n')}`,
-      '以上节点缺少这些镜像',
-      {
-        state: UNCHANGED,
-        next: [
-          `load them: npx zx scripts/load-images.mts --module ${module.name} --bundle …`,
-          '请用上面的命令加载镜像',
-        ],
-      },
-    )
-  })
-}
-
-/**
- * Has the site's registry all of them? A registry that this machine does not reach, or that does not
- * let it in, is no reason to stop: the nodes may; then it is said that nobody looked.
- * @throws Failure 66 naming those that it does not have
- */
-async function checkRegistryHas(uses: ImageUse[]) {
-  const { site, module } = thisRun().inputs
-  if (site.imagesFrom !== 'registry') return
-  const known = process.env['REGISTRY_USERNAME'] && process.env['REGISTRY_PASSWORD']
-  const server = siteRegistry({ ...site, containerRegistryLogin: known ? true : false })
-  const place = `${site.containerRegistry}/`
-  const ofSite = uses.map(({ image }) => image).filter((image) => image.startsWith(place))
-  const images = [...new Set(ofSite)].sort()
-  let missing: string[]
-  try {
-    const found = await Promise.all(
-      images.map((image) => {
-        const [, path, tag, digest] = /^(.*?)(?::([^:/@]+))?(?:@(.+))?$/.exec(
-          image.slice(place.length),
-        )!
-        return imageIdAt(server, path!, digest ?? tag ?? 'latest')
-      }),
-    )
-    missing = images.filter((_, index) => found[index] === undefined)
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error
-    report(
-      `NOTE · 注意: nobody looked whether the registry has these images: ${error.en}${known ? '' : '. With REGISTRY_USERNAME and REGISTRY_PASSWORD set, they are looked for'}\n` +
-        `  未检查镜像仓库中是否有这些镜像：${error.zh}`,
-    )
-    return
-  }
-  if (missing.length === 0) return
-  throw new Failure(
-    EXIT.missingInput,
-    `the registry ${site.containerRegistry} does not have these images:\n${missing.join('\n')}`,
-    `镜像仓库 ${site.containerRegistry} 中没有以上镜像`,
-    {
-      state: UNCHANGED,
-      next: [
-        `bring them in: npx zx scripts/sync-images.mts --module ${module.name} --bundle …; or correct containerRegistry and project in the site file`,
-        '请用上面的命令同步镜像；或修正站点配置中的 containerRegistry 和 project',
-      ],
-    },
-  )
-}
-
-const deployedManifests = new Map<string, Promise<string>>()
-
-/** The manifest of the revision that is deployed, asked for once. */
-function deployedManifest(release: Release): Promise<string> {
-  const { release: name, namespace } = release
-  const { revision } = stateBefore(release).deployed!
-  const known = deployedManifests.get(name)
-  const found = known ?? answer(`helm get manifest ${name} -n ${namespace} --revision ${revision}`)
-  deployedManifests.set(name, found)
-  return found
-}
-
-/** Says so where the images come from another registry than those that are deployed. */
-async function noteOtherRegistry(release: Release, uses: ImageUse[]) {
-  if (!stateBefore(release).deployed) return
-  const registries = (found: ImageUse[]) =>
-    [...new Set(found.map(({ image }) => image.split('/')[0]!))].sort().join(', ')
-  const now = registries(imagesOf(objectsIn(await deployedManifest(release))))
-  const wanted = registries(uses)
-  if (now === wanted) return
-  report(
-    `NOTE · 注意: the deployed images are in ${now}; those of this upgrade are in ${wanted}. Is containerRegistry right in the site file?\n` +
-      `  已部署的镜像位于 ${now}，本次升级的镜像位于 ${wanted}。请确认站点配置中的 containerRegistry 是否正确`,
-  )
-}
-
-/**
- * Is this upgrade there already: the same chart version, the registry keys, and the same objects as
- * those that are deployed? A value that differs between two renderings (a random password, a
- * certificate) is not counted; the rest of its object is.
- */
-export async function isDeployed(
-  release: Release,
-  upgrade: Command,
-  registry: RegistryKeys,
-): Promise<boolean> {
-  const { variables } = thisRun()
-  const done = await check(
-    'only if this chart with these values is not deployed already',
-    '仅当该 chart 与参数尚未部署时执行',
-    async () => {
-      const { deployed, last } = stateBefore(release)
-      if (
-        !deployed ||
-        deployed !== last ||
-        deployed.chart !== `${release.chart}-${variables['version']}`
-      )
-        return false
-      const where = `${release.release} -n ${release.namespace} --revision ${deployed.revision}`
-      const set = JSON.parse(await answer(`helm get values ${where} -o json`))
-      if (registry.pairs.some(([key, value]) => atPath(set, key) !== value)) return false
-      const leaves = (manifest: string) =>
-        leavesOf(objectsIn(manifest).filter((object) => !isTest(object)))
-      const manifests = `${await deployedManifest(release)}\n---\n${await answer(`helm get hooks ${where}`)}`
-      const now = leaves(manifests)
-      const wanted = leaves(rendered.get(release.release)!)
-      if (now.size !== wanted.size) return false
-      const different = [...wanted.keys()].filter((path) => now.get(path) !== wanted.get(path))
-      if (different.length === 0) return true
-      const again = leaves(await render(upgrade, registry))
-      return different.every((path) => now.has(path) && again.get(path) !== wanted.get(path))
-    },
-  )
-  if (done)
-    report(
-      `  ${release.release} is deployed at this version with these values: nothing to do · 版本与参数均无变化，无需升级`,
-    )
-  return done ?? false
+/** @throws Failure 78 */
+function refuseAlwaysPulled({ release, namespace }: Release, uses: ImageUse[]) {
+  const always = uses.filter(isAlwaysPulled)
+  if (always.length === 0) return
+  throw misconfigured`
+    the images were loaded on the nodes, but these have imagePullPolicy: Always, which pulls them from a registry:
+    镜像已加载到节点，但以下镜像的 imagePullPolicy 为 Always，会从镜像仓库拉取：`.items(
+    placesOf(always),
+  ).next`
+    see which value sets it: helm get values ${release} -n ${namespace}
+    请用上述命令查看是哪个参数设置的`
 }
 
 /** The kubelet pulls it at every start: so it is said, or it is the default for this tag. */
@@ -328,19 +130,100 @@ function isAlwaysPulled({ image, pullPolicy }: ImageUse): boolean {
   return pullPolicy === 'Always' || (pullPolicy === undefined && isLatest)
 }
 
-/** Every single value of the objects, by the object's name and the path inside it. */
-function leavesOf(objects: KubernetesObject[]): Map<string, unknown> {
-  const leaves = new Map<string, unknown>()
-  const visit = (value: unknown, path: string) => {
-    if (value === null || typeof value !== 'object') leaves.set(path, value)
-    else if (Object.keys(value).length === 0) leaves.set(path, JSON.stringify(value))
-    else for (const [key, inner] of Object.entries(value)) visit(inner, `${path} ${key}`)
-  }
-  for (const object of objects) visit(object, nameOf(object))
-  return leaves
+/**
+ * Have the nodes all of them? The kubelet removes images that no pod uses when the disk gets full. A
+ * node that this machine does not reach is no reason to stop; then it is said that it was not checked.
+ * @throws Failure 66 naming those that a node has not
+ */
+async function checkNodesHave(manifest: string) {
+  const { module } = thisRun().inputs
+  const nodes = await findNodes()
+  await check('check: every node has these images', '检查：每个节点上都有这些镜像', async () => {
+    const images = namesOf(imagesOf(objectsIn(manifest).filter((object) => !isTest(object))))
+    writeSshConfig()
+    const lacking: string[] = []
+    await atOnce(8, nodes, (node) =>
+      inPart(node.name, async () => {
+        thisRun().variables['node'] = node.name
+        try {
+          const found = await missingOnNode(node, images)
+          lacking.push(...found.map((image) => `${node.name}: ${image}`))
+        } catch (failure) {
+          if (!(failure instanceof Failure) || failure.exitCode > 128) throw failure
+          const { en, zh } = meaningOf(node, failure)
+          report(
+            `NOTE · 注意: could not check whether ${node.name} has these images: ${en}\n` +
+              `  未能检查 ${node.name} 上是否有这些镜像：${zh}`,
+          )
+        }
+      }),
+    )
+    if (lacking.length === 0) return
+    throw missing`
+      these images are not on the nodes:
+      以下节点缺少这些镜像：`.items(lacking.sort()).next`
+      load them: npx zx scripts/load-images.mts --module ${module.name} --bundle …
+      请用上面的命令加载镜像`
+  })
 }
 
-/** The value at a dotted path, as in `--set spidernet.image.registry=…`. */
-function atPath(values: unknown, path: string): unknown {
-  return path.split('.').reduce((value: any, key) => value?.[key], values)
+/**
+ * Has the site's registry all of them? A registry that this machine does not reach, or that does not
+ * let it in, is no reason to stop: the nodes may; then it is said that it was not checked.
+ * @throws Failure 66 naming those that it does not have
+ */
+async function checkRegistryHas(uses: ImageUse[]) {
+  const { site, module } = thisRun().inputs
+  const known = process.env['REGISTRY_USERNAME'] && process.env['REGISTRY_PASSWORD']
+  const server = siteRegistry({ ...site, containerRegistryLogin: known ? true : false })
+  const place = `${site.containerRegistry}/`
+  const images = namesOf(uses.filter(({ image }) => image.startsWith(place)))
+  let lacking: string[]
+  try {
+    const found = await Promise.all(
+      images.map((image) => {
+        const [, path, tag, digest] = /^(.*?)(?::([^:/@]+))?(?:@(.+))?$/.exec(
+          image.slice(place.length),
+        )!
+        return imageIdAt(server, path!, digest ?? tag ?? 'latest')
+      }),
+    )
+    lacking = images.filter((_, index) => found[index] === undefined)
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    report(
+      `NOTE · 注意: could not check whether the registry has these images: ${error.en}${known ? '' : '. With REGISTRY_USERNAME and REGISTRY_PASSWORD set, they are looked for'}\n` +
+        `  未能检查镜像仓库中是否有这些镜像：${error.zh}`,
+    )
+    return
+  }
+  if (lacking.length === 0) return
+  throw missing`
+    the registry ${site.containerRegistry} does not have these images:
+    镜像仓库 ${site.containerRegistry} 中没有以下镜像：`.items(lacking).next`
+    bring them in: npx zx scripts/sync-images.mts --module ${module.name} --bundle …; or correct containerRegistry and project in the site file
+    请用上面的命令同步镜像；或修正站点配置中的 containerRegistry 和 project`
+}
+
+/** The manifest of the revision that was deployed when this run began; there must be one. */
+export async function deployedManifest(release: Release): Promise<string> {
+  const { release: name, namespace, before } = release
+  release.deployedManifest ??= await answer(
+    `helm get manifest ${name} -n ${namespace} --revision ${before!.deployed!.revision}`,
+  )
+  return release.deployedManifest
+}
+
+/** Says so where the images come from another registry than those that are deployed. */
+async function noteOtherRegistry(release: Release, uses: ImageUse[]) {
+  if (!release.before?.deployed) return
+  const registries = (found: ImageUse[]) =>
+    [...new Set(found.map(({ image }) => image.split('/')[0]!))].sort().join(', ')
+  const now = registries(imagesOf(objectsIn(await deployedManifest(release))))
+  const wanted = registries(uses)
+  if (now === wanted) return
+  report(
+    `NOTE · 注意: the deployed images are in ${now}; those of this upgrade are in ${wanted}. Is containerRegistry right in the site file?\n` +
+      `  已部署的镜像位于 ${now}，本次升级的镜像位于 ${wanted}。请确认站点配置中的 containerRegistry 是否正确`,
+  )
 }

@@ -1,14 +1,15 @@
-import { note } from '../audit/write.ts'
+import { commandFailed } from '../base/failure.ts'
 import { deleteCommand } from '../cluster/cluster.ts'
-import { EXIT, Failure } from '../base/failure.ts'
-import { describeReleases, rememberNotUp } from './releases.ts'
+import { inNamespace, type KubernetesObject, nameOf, objectsIn } from '../cluster/kubernetes.ts'
+import { readNamespaces, stateOf, stuckPods, why } from '../cluster/workload-state.ts'
 import { timeLimit } from '../inputs/flags.ts'
-import { type Release } from '../inputs/inputs.ts'
-import { inNamespace, nameOf, objectsIn, type KubernetesObject } from '../cluster/kubernetes.ts'
-import { pause } from '../base/processes.ts'
-import { answer, check, report } from '../run/words.ts'
-import { thisRun } from '../run/session.ts'
-import { readNamespaces, standingOf, stuckPods, why } from '../cluster/workload-state.ts'
+import { type Release } from '../inputs/types.ts'
+import { answer } from '../run/ask.ts'
+import { needed, settleDebt, word } from '../run/order.ts'
+import { note, pause, report, thisRun } from '../run/session.ts'
+import { check } from '../run/words.ts'
+import { describeReleases } from './releases.ts'
+import { rememberNotUp } from './rollback.ts'
 
 /** Others of these names exist, with other rules: kruise's StatefulSet, volcano's Job. */
 const KINDS = ['apps/Deployment', 'apps/StatefulSet', 'apps/DaemonSet', 'batch/Job']
@@ -19,16 +20,16 @@ const KINDS = ['apps/Deployment', 'apps/StatefulSet', 'apps/DaemonSet', 'batch/J
  * @throws Failure 1 with each workload's reason and the rollback command, at the time limit or as soon
  * as a Job has failed
  */
-export async function waitForWorkloads(release: Release) {
+export const waitForWorkloads = word('waitForWorkloads', async (release: Release) => {
   const { inputs } = thisRun()
+  const { release: name, namespace } = release
+  needed(release.isDeployed, 'isDeployed(release)', 'waitForWorkloads(release)')
   const limit = timeLimit(inputs.flags)
   await check(
-    `check: the Deployments, StatefulSets, DaemonSets and Jobs of ${release.release} come up (time limit ${limit.text})`,
-    `检查：${release.release} 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 ${limit.text}）`,
+    `check: the Deployments, StatefulSets, DaemonSets and Jobs of ${name} come up (time limit ${limit.text})`,
+    `检查：${name} 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 ${limit.text}）`,
     async () => {
-      const manifest = objectsIn(
-        await answer(`helm get manifest ${release.release} -n ${release.namespace}`),
-      )
+      const manifest = objectsIn(await answer(`helm get manifest ${name} -n ${namespace}`))
       const wanted = manifest
         .filter(({ kind, apiVersion }) => KINDS.includes(`${apiVersion.split('/')[0]}/${kind}`))
         .map((object) => inNamespace(object, release.namespace))
@@ -46,13 +47,13 @@ export async function waitForWorkloads(release: Release) {
           continue
         }
         const { objects } = cluster
-        const standings = wanted.map((object) => ({ object, ...standingOf(object, objects) }))
-        for (const { object, up, progress } of standings) {
+        const states = wanted.map((object) => ({ object, ...stateOf(object, objects) }))
+        for (const { object, up, progress } of states) {
           const line = up ? `up: ${progress}` : `${progress}${why(object, objects)}`
           if (shown.get(nameOf(object)) !== line) report(`  ${nameOf(object)}  ${line}`)
           shown.set(nameOf(object), line)
         }
-        const waiting = standings.filter(({ up }) => !up)
+        const waiting = states.filter(({ up }) => !up)
         if (waiting.length === 0) {
           const up = wanted.map(nameOf)
           note({
@@ -69,18 +70,21 @@ export async function waitForWorkloads(release: Release) {
           const reasons = waiting.map(
             ({ object, progress }) => `${nameOf(object)}: ${progress}${why(object, objects)}`,
           )
-          throw new Failure(
-            EXIT.commandFailed,
-            `${waiting.length} of ${wanted.length} workloads of ${release.release} did not come up (time limit ${limit.text}):\n${reasons.join('\n')}`,
-            `${release.release} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未就绪（时限 ${limit.text}），原因见上`,
-            await describeReleases(inputs.releases, stuckPods(wanted, objects).map(deleteCommand)),
+          const failure = commandFailed`
+            ${waiting.length} of ${wanted.length} workloads of ${name} did not come up (time limit ${limit.text}):
+            ${name} 的 ${wanted.length} 个工作负载中有 ${waiting.length} 个未就绪（时限 ${limit.text}）：`.items(
+            reasons,
           )
+          const behind = stuckPods(wanted, objects).map(deleteCommand)
+          Object.assign(failure.details, await describeReleases(inputs.releases, behind))
+          throw failure
         }
         await pause(round < 10 ? 1 : 3)
       }
     },
   )
-}
+  settleDebt(`waitForWorkloads(${name})`)
+})
 
 /** The image IDs that the pods of these workloads run, by image reference. */
 function imageIds(

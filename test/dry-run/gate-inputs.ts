@@ -1,66 +1,53 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { recordOf, sectionsOf } from '../../lib/manual/dry-runs.ts'
 import { ledger } from '../../lib/manual/ledger.ts'
-import { type Audited, type DryRun } from './gate.ts'
+import { entryProblems, type Audited, type AuditedRun } from './gate.ts'
 import { ROOT } from '../support/run-script.ts'
 
 // MANUALS names the directory with the vendor's manuals
 const directory = process.env['MANUALS'] ?? join(ROOT, '../shared/manuals')
 export const names = readdirSync(join(ROOT, 'modules/manuals'))
+  .filter((file) => file.endsWith('.yaml'))
   .map((file) => file.replace(/\.yaml$/, ''))
-  .filter((name) => name !== 'none')
+  .filter((name) => name !== 'none' && name !== 'reasons')
 export const hasManuals = names.every((name) => existsSync(join(directory, `${name}.md`)))
 
 if (process.env['MANUALS'] && !hasManuals)
   throw new Error(`MANUALS=${directory} has not all of ${names.join(', ')}`)
 
 export const modules = ['skoala', 'kairship', 'mspider', 'spidernet']
-const scripts: [string, ('repo' | 'package')[]][] = [
-  ['sync-images', ['repo']],
-  ['load-images', ['repo']],
-  ['helm-repo', ['repo']],
-  ['backup-values', ['repo']],
-  ['update-crds', ['repo', 'package']],
-  ['upgrade', ['repo', 'package']],
-]
 
-/** The dry runs as they are in golden/, where another test holds the scripts to them. */
-const golden = (name: string) =>
-  readFileSync(join(ROOT, 'test/dry-run/golden', `${name}.sh`), 'utf8')
-const dryRuns: DryRun[] = [
-  ...modules.flatMap((module) => {
-    const { manuals } = JSON.parse(readFileSync(join(ROOT, `modules/${module}.json`), 'utf8'))
-    const of = { module, manuals }
-    return [
-      ...scripts.flatMap(([script, ways]) =>
-        ways.map((via): DryRun => {
-          const name = `${script}.${module}${ways.length > 1 ? `.${via}` : ''}`
-          return { ...of, script, via, text: golden(name) }
-        }),
-      ),
-      {
-        ...of,
-        script: 'sync-images',
-        via: 'repo' as const,
-        isLocal: true,
-        // with --bundle
-        text: golden(`sync-images.${module}.local`).replace("'/media/", "'../../../"),
-      },
-    ]
-  }),
-  {
-    script: 'upgrade',
-    module: 'mspider',
-    manuals: ['mspider.en'],
-    via: 'repo',
-    isInstall: true,
-    // with --version the version is that of the flag
-    text: golden('upgrade.mspider.repo.install').replace(
-      'export version=0.20.1',
-      "export version='{newest_stable_version}'",
-    ),
-  },
-]
+/** The text of a dry run: another test holds the scripts to it. */
+export const textOf = (name: string) =>
+  readFileSync(recordOf(name) ?? join(ROOT, 'test/dry-run/golden', `${name}.sh`), 'utf8')
+
+/** A dry run by the name of its file: sync-images.kairship.local, upgrade.mspider.repo.install */
+export function auditedRun(name: string, text = textOf(name)): AuditedRun {
+  const [script, moduleName, ...rest] = name.split('.')
+  const has = (word: string) => rest.includes(word)
+  // load-images.skoala.local is --local, not a site without a chart repository
+  const isLocal = script === 'sync-images' ? has('local') : has('list')
+  const descriptor = join(ROOT, 'modules', `${moduleName}.json`)
+  const several = ['insight', 'insight-agent'].map((release) => ({ release }))
+  return {
+    name,
+    script: script!,
+    via: has('package') ? 'package' : 'repo',
+    kind: isLocal ? 'LOCAL' : has('oci') ? 'OCI' : has('chartmuseum') ? 'CHARTMUSEUM' : 'HARBOR',
+    isInstall: has('install'),
+    isVariant:
+      ['oci', 'chartmuseum', 'tgz', 'list'].some(has) || name === 'load-images.skoala.local',
+    module: existsSync(descriptor)
+      ? JSON.parse(readFileSync(descriptor, 'utf8'))
+      : { name: moduleName, manuals: [], releases: several },
+    sections: sectionsOf(text),
+  }
+}
+
+const dryRuns = ['test/dry-run/golden', 'modules/manuals/dry-runs']
+  .flatMap((directory) => readdirSync(join(ROOT, directory)))
+  .map((file) => auditedRun(file.replace(/\.sh$/, '')))
 
 export const all: Audited = {
   manuals: new Map(
@@ -76,16 +63,27 @@ export const all: Audited = {
 /** What belongs to a module: a copy that may be changed. */
 export function copyOf(module: string): Audited {
   const own = names.filter((name) => name.startsWith(`${module}.`))
+  const dryRuns = all.dryRuns.filter((each) => each.module.name === module)
   const pick = <T>(from: Map<string, T>) =>
     new Map([...from].filter(([name]) => own.includes(name)))
-  const { commands = [] } = all.none
   return {
     manuals: new Map([...pick(all.manuals)].map(([name, lines]) => [name, [...lines]])),
     ledgers: structuredClone(pick(all.ledgers)),
     none: {
       ...all.none,
-      commands: commands.filter(({ modules }) => !modules || modules.includes(module)),
+      commands: commandsOf(module),
     },
-    dryRuns: all.dryRuns.filter((each) => each.module === module).map((each) => ({ ...each })),
+    dryRuns,
   }
 }
+
+/** What of none.yaml the dry runs of a module have; asked for often. */
+function commandsOf(module: string) {
+  const own = all.dryRuns.filter((each) => each.module.name === module)
+  const commands =
+    known.get(module) ??
+    (all.none.commands ?? []).filter((each) => entryProblems(each, own).length === 0)
+  known.set(module, commands)
+  return commands
+}
+const known = new Map<string, NonNullable<Audited['none']['commands']>>()

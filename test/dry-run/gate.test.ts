@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { all, hasManuals } from './gate-inputs.ts'
-import { fenceLines, problemsOf } from './gate.ts'
+import { fenceLines } from '../ledger/page.ts'
+import { problemsOf } from './gate.ts'
 
 test('every command of a script has a row in a ledger or a reason, and every row its command', () => {
   expect(problemsOf(all)).toEqual([])

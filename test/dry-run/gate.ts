@@ -1,12 +1,21 @@
-import { sha256 } from '../../lib/audit/write.ts'
+import { sha256 } from '../../lib/base/hash.ts'
+import { type Module } from '../../lib/inputs/types.ts'
+import { type DryRun, sectionsFor, stepOfSection } from '../../lib/manual/dry-runs.ts'
 import {
+  fits,
+  type Ledger,
+  type LedgerCommand,
+  type LedgerRow,
+  matches,
+  otherCommands,
+  patternsFor,
   range,
+  rowsOf,
   SCRIPT_OF,
   stepOf,
-  type Ledger,
-  type LedgerRow,
-  type StepName,
 } from '../../lib/manual/ledger.ts'
+import { commandsFor, isRunAsPrinted, linesOf } from '../../lib/manual/trace.ts'
+import { demandsOf, fenceLines, HEADING, isWhatItSays } from '../ledger/page.ts'
 
 /** What the gate holds against each other. */
 export interface Audited {
@@ -15,59 +24,15 @@ export interface Audited {
   ledgers: Map<string, Ledger>
   /** modules/manuals/none.yaml */
   none: Ledger
-  dryRuns: DryRun[]
+  dryRuns: AuditedRun[]
 }
 
-export interface DryRun {
-  script: string
-  module: string
-  /** the ledgers of its module */
-  manuals: string[]
-  via: 'repo' | 'package'
-  isInstall?: boolean
-  /** for a site without a chart repository (kind: LOCAL) */
-  isLocal?: boolean
-  text: string
-}
-
-/** Prose that asks for something to be done. */
-const DEMAND =
-  /each node|tag the images|tag image|proceed to the next step|helm update repo|parameters in this YAML file are required|outdated Helm version|(recommended|advisable|suggested) (to|that you) (update|override)|imageRegistry|image\.registry|container management|每个节点|需要 tag|进行下一步|helm 版本过低|建议您覆盖/i
-
-/** The lines of a manual that are inside a fence: how far it is indented, and of which language. */
-export function fenceLines(manual: string[]): Map<number, { indent: number; language: string }> {
-  const inside = new Map<number, { indent: number; language: string }>()
-  let fence: { indent: number; language: string } | undefined
-  manual.forEach((line, index) => {
-    const [, blanks, language] = /^(\s*)(?:```|~~~)(\w*)/.exec(line) ?? []
-    if (blanks !== undefined)
-      fence = fence ? undefined : { indent: blanks.length, language: language! }
-    else if (fence) inside.set(index + 1, fence)
-  })
-  return inside
-}
-
-/** A heading, or the name of a tab. */
-export const HEADING = /^\s*(#+ |=== ")/
-
-/** What a row is, the line in the manual must be. */
-function isWhatItSays(is: LedgerRow['is'], line: string, language: string | undefined): boolean {
-  const isRemark = line.trimStart().startsWith('#')
-  const isBlank = line.trim() === ''
-  if (language === undefined) return is === (HEADING.test(line) ? 'heading' : 'prose')
-  if (language === 'yaml') return is === 'file'
-  if (isBlank || isRemark) return is === (isBlank ? 'blank' : 'remark')
-  return is === 'output' || (is === 'command' && ['shell', 'bash'].includes(language))
-}
-
-const linesOf = (row: LedgerRow) => {
-  const [first, last] = range(row.lines)
-  const texts = row.text.replace(/\n$/, '').split('\n')
-  return Array.from({ length: last - first + 1 }, (_, index) => ({
-    number: first + index,
-    text: texts[index],
-    isAll: texts.length === last - first + 1,
-  }))
+export interface AuditedRun extends DryRun {
+  /** of the golden file */
+  name: string
+  module: Pick<Module, 'name' | 'manuals' | 'releases'>
+  /** for another site or another chart package: its commands are known, but need not be all of a row's */
+  isVariant?: boolean
 }
 
 /** What is not accounted for, each as a sentence that begins with where it is. */
@@ -81,20 +46,10 @@ export function problemsOf({ manuals, ledgers, none, dryRuns }: Audited): string
       if (found !== ledger.sha256)
         problems.push(`${name}.md: it is not the file of its ledger: sha256 ${found}`)
     }
-    for (const row of ledger.rows ?? [])
-      problems.push(...rowWithoutCommand(name, ledger, row, dryRuns))
+    const own = dryRuns.filter(({ module }) => module.manuals.includes(name))
+    for (const row of ledger.rows ?? []) problems.push(...rowProblems(name, ledger, row, own))
   }
-  for (const { script, modules, via, run } of none.commands ?? []) {
-    const own = dryRuns.filter(
-      (each) =>
-        each.script === script &&
-        !each.isInstall &&
-        (!via || each.via === via) &&
-        (!modules || modules.includes(each.module)),
-    )
-    if (own.length === 0 || own.some((each) => !has(each, run.replaceAll('{module}', each.module))))
-      problems.push(`none.yaml: not in each dry run of ${script}: ${run}`)
-  }
+  for (const each of none.commands ?? []) problems.push(...entryProblems(each, dryRuns))
   for (const dryRun of dryRuns) problems.push(...commandsWithoutRow(dryRun, ledgers, none))
   return problems
 }
@@ -106,105 +61,145 @@ function linesWithoutRow(name: string, manual: string[], rows: LedgerRow[]): str
   const covered = new Set<number>()
   let before = 0
   for (const row of rows) {
-    for (const { number, text, isAll } of linesOf(row)) {
+    const [first, last] = range(row.lines)
+    const texts = linesOf(row)
+    if (texts.length !== last - first + 1)
+      problems.push(`${name}.md:${first}: its row has another number of lines`)
+    for (let number = first; number <= last; number++) {
+      const text = texts[number - first]?.text
       const line = manual[number - 1] ?? ''
       const where = `${name}.md:${number}`
       const fence = inside.get(number)
       const said = fence ? line.slice(fence.indent).trimEnd() : line.trim()
-      if (!isAll) problems.push(`${where}: its row has another number of lines`)
       if (said !== text?.trimEnd() || (fence && line.slice(0, fence.indent).trim() !== ''))
         problems.push(`${where}: the manual says something else than its row: ${line}`)
       // a command may go on over lines that look like something else
-      if (number === range(row.lines)[0] && !isWhatItSays(row.is, line, fence?.language))
+      if (number === first && !isWhatItSays(row.is, line, fence))
         problems.push(`${where}: its row calls it ${row.is}: ${line}`)
       // one line of prose can ask for two things
       if (covered.has(number) && row.is !== 'prose') problems.push(`${where}: two rows`)
-      if (number < before) problems.push(`${where}: its row stands behind that of line ${before}`)
+      if (number < before) problems.push(`${where}: its row is behind that of line ${before}`)
       covered.add((before = number))
     }
   }
+  const demands = demandsOf(manual)
   manual.forEach((line, index) => {
     const number = index + 1
     if (covered.has(number)) return
     const where = `${name}.md:${number}`
-    if (inside.has(number)) problems.push(`${where}: no row: ${line}`)
+    if (inside.has(number)) problems.push(`${where}: without a row: ${line}`)
     else if (HEADING.test(line)) problems.push(`${where}: a heading without a row: ${line}`)
-    else if (DEMAND.test(line))
+    else if (demands.has(number))
       problems.push(`${where}: it asks for something, and has no row: ${line}`)
   })
   return problems
 }
 
 /** A command of the manual is carried out as its row says, or the row says why it is not. */
-function rowWithoutCommand(
-  name: string,
-  ledger: Ledger,
-  row: LedgerRow,
-  dryRuns: DryRun[],
-): string[] {
+function rowProblems(name: string, of: Ledger, row: LedgerRow, dryRuns: AuditedRun[]): string[] {
   const where = `${name}.yaml, lines ${row.lines}`
+  const problems: string[] = []
+  const [first, last] = range(row.lines)
+  for (const { line = row.lines, name } of row.differs ?? []) {
+    if (range(line)[0] < first || range(line)[1] > last)
+      problems.push(`${where}: its reason ${name} is for line ${line}, which is not in it`)
+  }
   // a command that is none, like `helm update repo`, has a reason
-  const isRefused = row.differs?.some(({ reason }) => reason === 'misprint')
+  const isRefused = row.differs?.some(({ kind }) => kind === 'misprint')
   if (row.is === 'command' && !row.run && !isRefused)
-    return [`${where}: a command, and nothing is run for it`]
+    return [...problems, `${where}: a command, and nothing is run for it`]
   if (!['command', 'file', 'prose'].includes(row.is) && (row.run || row.differs))
-    return [`${where}: ${row.is}, and something is run for it`]
-  if (!row.run) return []
-  // a footnote mark is no part of a command
-  const manual = row.text.replaceAll(/ # \(\d+\)$/gm, '').trim()
-  if (row.is === 'command' && row.run.join('\n').trim() !== manual && !row.differs?.length)
-    return [`${where}: we run something else, and nothing says why`]
-  const step = stepOf(ledger, row)
-  if (!step) return [`${where}: no step carries it out`]
-  const via = row.via ?? step.via
-  const isLocal = row.differs?.some(({ reason }) => reason === 'alternative') ?? false
-  const own = dryRuns.filter(
-    (each) =>
-      each.manuals.includes(name) &&
-      (each.script === SCRIPT_OF[step.step] || isPhaseOf(each, step.step)) &&
-      (!via || each.via === via) &&
-      isLocal === (each.isLocal ?? false) &&
-      (each.isInstall
-        ? step.step === 'install' || SCRIPT_OF[step.step] === 'helm-repo'
-        : step.step !== 'install'),
+    return [...problems, `${where}: ${row.is}, and something is run for it`]
+  if (!row.run) return problems
+  const step = stepOf(of, row)
+  if (!step) return [...problems, `${where}: no step carries it out`]
+  const found = dryRuns.flatMap((dryRun) => {
+    if (dryRun.isVariant || !fits(row, dryRun)) return []
+    const sections = sectionsFor(dryRun.sections, of.manual, step.lines)
+    if (sections.length === 0) return []
+    return [{ dryRun, commands: sections.flatMap(({ commands }) => commands) }]
+  })
+  if (found.length === 0)
+    return [...problems, `${where}: no dry run of ${SCRIPT_OF[step.step]} has its step`]
+  for (const { dryRun, commands } of found) {
+    for (const pattern of new Set(row.run)) {
+      const wanted = row.run.filter((each) => each === pattern).length
+      const count = commands.filter((text) => matches(pattern, text)).length
+      if (count !== wanted)
+        problems.push(
+          `${where}: "${pattern}" is in ${count} commands of ${dryRun.name}, not in ${wanted}`,
+        )
+    }
+  }
+  const run = commandsFor(
+    found.map(({ dryRun }) => dryRun),
+    of,
+    row,
   )
-  if (own.length === 0) return [`${where}: there is no dry run of ${SCRIPT_OF[step.step]}`]
-  return row.run
-    .filter((run) => own.some((each) => !has(each, run)))
-    .map((run) => `${where}: not in each dry run of ${SCRIPT_OF[step.step]}: ${run}`)
+  if (row.is === 'command' && !isRunAsPrinted(row, run) && !row.differs?.length)
+    problems.push(`${where}: we run something else, and nothing says why`)
+  return problems
 }
 
-const has = ({ text }: DryRun, run: string) => `\n${text}\n`.includes(`\n${run.trimEnd()}\n`)
-
-/** The upgrade is the whole section of the manual; the scripts of its other steps are imported by it. */
-const isPhaseOf = ({ script, text }: DryRun, step: StepName) =>
-  (script === 'upgrade' &&
-    ['helm-repo', 'backup-values', 'update-crds'].includes(SCRIPT_OF[step])) ||
-  (script === 'update-crds' && SCRIPT_OF[step] === 'helm-repo' && text.includes('\nhelm repo '))
-
-/** Each command of a dry run is in a row of the module's manuals, or among those that no manual has. */
-function commandsWithoutRow(dryRun: DryRun, ledgers: Map<string, Ledger>, none: Ledger): string[] {
-  const { script, module, manuals, via, text } = dryRun
-  const rows = manuals.flatMap((name) => {
-    const ledger = ledgers.get(name)!
-    return (ledger.rows ?? []).filter((row) => {
-      const of = row.via ?? stepOf(ledger, row)?.via
-      return !of || of === via
+/** What no manual has is run, each pattern by one command, in each dry run of its script. */
+export function entryProblems(each: LedgerCommand, dryRuns: AuditedRun[]): string[] {
+  const own = dryRuns.filter(
+    (run) =>
+      run.module.manuals.length > 0 &&
+      !run.isInstall &&
+      fits(each, run) &&
+      (each.script === run.script || each.mayBeMissing) &&
+      (each.mayBeMissing || !run.isVariant) &&
+      (!each.modules || each.modules.includes(run.module.name)),
+  )
+  const wrong = own.map((run) => {
+    const commands = run.sections.flatMap(({ commands }) => commands)
+    return each.run.flatMap((pattern) => {
+      const count = commands.filter((text) => matches(pattern, text)).length
+      return count === 1 ? [] : [`"${pattern}" is in ${count} commands of ${run.name}, not in 1`]
     })
   })
-  const others = (none.commands ?? []).filter(
-    (each) => (!each.modules || each.modules.includes(module)) && (!each.via || each.via === via),
-  )
-  const known = [
-    ...rows.flatMap(({ run }) => run ?? []),
-    ...others.map(({ run }) => run.replaceAll('{module}', module)),
-  ]
-  // what stands before the first heading sets the environment up
-  let rest = `\n${text.slice(text.indexOf('\n\n# '))}\n`
-  for (const run of known.toSorted((one, other) => other.length - one.length))
-    rest = rest.replaceAll(`\n${run.trimEnd()}\n`, '\n\n')
-  return rest
-    .split('\n')
-    .filter((line) => line.trim() && !line.startsWith('#'))
-    .map((line) => `${script} --module ${module} --via ${via}: no row has this command: ${line}`)
+  if (own.length === 0 || (each.mayBeMissing && wrong.every((problems) => problems.length > 0)))
+    return [`none.yaml: in no dry run of ${each.script}: ${each.run.join(', ')}`]
+  return each.mayBeMissing ? [] : wrong.flat().map((problem) => `none.yaml: ${problem}`)
+}
+
+/** Each command of a dry run is in a row of its step, or among those that no manual has. */
+function commandsWithoutRow(
+  dryRun: AuditedRun,
+  ledgers: Map<string, Ledger>,
+  none: Ledger,
+): string[] {
+  const { name, module, sections } = dryRun
+  return sections.flatMap((section) => {
+    const rows = module.manuals.flatMap((name) => {
+      const of = ledgers.get(name)!
+      return of.steps
+        .filter(({ lines }) => section.places.includes(`${of.manual}:${lines}`))
+        .flatMap((step) => rowsOf(of, step).filter((row) => fits(row, dryRun)))
+    })
+    const own = stepOfSection(section)
+    const steps = new Set([
+      ...module.manuals.flatMap((name) => {
+        const { manual, steps } = ledgers.get(name)!
+        return steps
+          .filter(({ lines }) => section.places.includes(`${manual}:${lines}`))
+          .map(({ step }) => step)
+      }),
+      ...(own ? [own.step] : []),
+    ])
+    const others = otherCommands(none, module, dryRun).filter(
+      ({ step }) => !step || steps.has(step),
+    )
+    const known = [
+      ...rows.flatMap(({ run }) => run ?? []),
+      ...(module.manuals.length === 0 && own ? patternsFor(own, module) : []),
+      // of several releases each has its own version
+      ...(module.releases.length > 1 ? ['export version'] : []),
+      ...others.flatMap(({ run }) => run),
+    ]
+    return section.commands
+      .filter((text) => !known.some((pattern) => matches(pattern, text)))
+      .map((text) => `${name}: no row of "${section.title}" has this command: ${text}`)
+  })
 }

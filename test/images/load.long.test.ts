@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { processesOf } from '../support/interruptions.ts'
@@ -160,7 +160,7 @@ describe('a node that fails has its own sentence and exit code, and the others a
       69,
       /bad: ssh does not reach bad at root@127\.0\.0\.1 port 1/,
     )
-    expect(result.stderr).toMatch(/is the node up/)
+    expect(result.stderr).toMatch(/check that the node is up/)
   })
 
   test('it has no such address: 69', () =>
@@ -170,11 +170,11 @@ describe('a node that fails has its own sentence and exit code, and the others a
       /bad: ssh does not reach bad at root@nowhere\.invalid/,
     ))
 
-  test('ssh does not let us in: 77', async () => {
+  test('ssh refuses the login: 77', async () => {
     await withBad(
       { identityFile: await newKey() },
       77,
-      /bad: ssh does not let us in at root@127\.0\.0\.1/,
+      /bad: the ssh login root@127\.0\.0\.1 was refused/,
     )
   })
 
@@ -239,7 +239,7 @@ describe('a node that fails has its own sentence and exit code, and the others a
     expect(await ctr(small, 'content', 'ls', '-q')).toBe('')
   })
 
-  test('another image stands under a name of the bundle: 78, it stays; --replace-tags replaces it', async () => {
+  test('a different image already has a name of the bundle: 78, it stays; --replace-tags replaces it', async () => {
     const site = siteOf([other])
     const old = newBundle()
     expect((await load(site, old)).exitCode).toBe(0)
@@ -247,7 +247,7 @@ describe('a node that fails has its own sentence and exit code, and the others a
     const next = newBundle()
     const refused = await load(site, next)
     expect(refused.exitCode, refused.output).toBe(78)
-    expect(refused.stderr).toMatch(/another image stands under a name that the bundle has:/)
+    expect(refused.stderr).toMatch(/a different image already has this name:/)
     expect(refused.stderr).toMatch(new RegExp(`${site.place}/skoala-api:v0\\.14\\.0  is sha256:`))
     expect(await idsOn(other)).toEqual(before)
     const replaced = await load(site, next, ['--replace-tags'])
@@ -285,7 +285,9 @@ describe('a node that fails has its own sentence and exit code, and the others a
     })
     const result = await load(site, newBundle())
     expect(result.exitCode, result.output).toBe(77)
-    expect(result.stderr).toMatch(/down: ssh does not reach down[^]*closed: ssh does not let us in/)
+    expect(result.stderr).toMatch(
+      /down: ssh does not reach down[^]*closed: the ssh login .* was refused/,
+    )
   })
 })
 
@@ -320,7 +322,9 @@ test('--node loads on one node; a node that nobody lists is refused with those t
   expect(Object.keys(await idsOn(one)).filter((name) => name.startsWith(site.place))).toEqual([])
   const unknown = await load(site, bundle, ['--node', 'node9'])
   expect(unknown.exitCode, unknown.output).toBe(66)
-  expect(unknown.stderr).toContain(`lists no node node9; it has: ${one.name}, ${other.name}`)
+  expect(unknown.stderr).toContain(
+    `does not list the node node9; it has: ${one.name}, ${other.name}`,
+  )
 })
 
 test('--local loads on the machine that one stands on, without ssh and without the cluster', async () => {
@@ -380,7 +384,7 @@ test('two that load on one node at the same time: the second ends with 75 and na
   process.kill(pid!, 'SIGCONT')
   expect(second.exitCode, second.output).toBe(75)
   expect(second.stderr).toMatch(
-    /loading on .* is locked; the holder is script load-images, module skoala, pid \d+/,
+    /loading on .* is locked by script load-images, module skoala, pid \d+/,
   )
   expect(await ended).toBe(0)
   await allOn(one, bundle, site)
@@ -455,7 +459,7 @@ esac
     changeNodes(site, (nodes) => delete nodes.list)
     const result = await load(site, newBundle(), [], { PATH: `${standIn}:${lab.env['PATH']}` })
     expect(result.exitCode, result.output).toBe(78)
-    expect(result.stderr).toContain('that is no address')
+    expect(result.stderr).toContain('has a malformed name or address')
     expect(existsSync(pwned)).toBe(false)
   })
 })
@@ -501,6 +505,44 @@ test('an image of somebody else that containerd cannot check does not matter', a
   const result = await load(site, bundle)
   expect(result.exitCode, result.output).toBe(0)
 })
+
+test.each([
+  ['once', 0],
+  ['again and again', 1],
+] as const)(
+  'content that is gone when it is needed (%s): the node is asked again, and loading is done once more: %i',
+  async (often, exitCode) => {
+    const standIn = join(temporaryDirectory(), 'stand-in-of-a-node-that-loses-content')
+    mkdirSync(standIn)
+    const { stdout: real } = await runProgram('which', ['ssh'])
+    const ssh = `#!/bin/sh
+case "$*" in *"image import"*)
+  if mkdir ${standIn}/lost 2> /dev/null || [ '${often}' != once ]; then
+    cat > /dev/null
+    echo 'ctr: content digest sha256:0123: not found' >&2
+    exit 1
+  fi
+esac
+exec ${real.trim()} "$@"
+`
+    writeFileSync(join(standIn, 'ssh'), ssh, { mode: 0o755 })
+    const site = siteOf([one])
+    const bundle = newBundle()
+    const result = await load(site, bundle, [], { PATH: `${standIn}:${lab.env['PATH']}` })
+    expect(result.exitCode, result.output).toBe(exitCode)
+    expect(result.stdout.match(/content disappeared from the node; asking it again/g)).toHaveLength(
+      1,
+    )
+    const imports = changes(site.state).filter(({ command }) => /image import/.test(command))
+    expect(imports).toHaveLength(2)
+    const files = readdirSync(join(site.state, 'skoala/load'))
+    expect(files).toEqual(exitCode === 0 ? [] : [`${one.name}.imports`])
+    const again = await load(site, bundle)
+    expect(again.exitCode, again.output).toBe(0)
+    await allOn(one, bundle, site)
+    nothingLeft(site)
+  },
+)
 
 test('a node whose turn comes late is asked again: a tag that was set meanwhile is not moved', async () => {
   const site = siteOf([one, other])

@@ -1,10 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { recordedDryRuns } from '../../lib/manual/dry-runs.ts'
 import { ledger } from '../../lib/manual/ledger.ts'
+import { commandsFor } from '../../lib/manual/trace.ts'
 import { all, hasManuals, modules } from '../dry-run/gate-inputs.ts'
-import { fenceLines } from '../dry-run/gate.ts'
-import { ROOT, runScript } from '../support/run-script.ts'
+import { fenceLines } from '../ledger/page.ts'
+import { copyOfTheCollection, ROOT, runScript } from '../support/run-script.ts'
 
 const manualsOf = (module: string): string[] =>
   JSON.parse(readFileSync(join(ROOT, `modules/${module}.json`), 'utf8')).manuals
@@ -39,11 +41,15 @@ describe.each(modules)('the trace of %s', (module) => {
       expect(exitCode, output).toBe(0)
       expect(output).not.toContain('canary')
       const page = plain(stdout)
-      for (const row of manualsOf(module).flatMap((name) => ledger(name).rows!)) {
-        for (const each of row.differs ?? []) expect(page).toContain(plain(each[lang]))
-        if (format === 'terminal') continue // two columns: lines are broken into each other
-        for (const run of row.run ?? []) expect(page).toContain(plain(run))
-        if (format === 'md') expect(page).toContain(plain(row.text))
+      for (const of of manualsOf(module).map(ledger)) {
+        for (const row of of.rows!) {
+          for (const each of row.differs ?? []) expect(page).toContain(plain(each[lang]))
+          if (format === 'terminal') continue // two columns: lines are broken into each other
+          const commands = commandsFor(recordedDryRuns(module), of, row)
+          expect(commands.length, row.lines).toBeGreaterThanOrEqual(row.run?.length ?? 0)
+          for (const { text } of commands) expect(page).toContain(plain(text))
+          if (format === 'md') expect(page).toContain(plain(row.text))
+        }
       }
     },
   )
@@ -60,12 +66,55 @@ describe.each(modules)('the trace of %s', (module) => {
     },
   )
 
+  test('counts the lines that are the same, and those with a reason of each kind', async () => {
+    const { stdout } = await html(module)
+    for (const name of manualsOf(module)) {
+      const [, all, same, kinds] =
+        new RegExp(`${name}.md: of (\\d+) lines [a-z ]+ (\\d+) are the same[^:]*: ([^<]+)`).exec(
+          stdout,
+        ) ?? []
+      expect(Number(same), name).toBeGreaterThan(3)
+      expect(Number(all), name).toBeGreaterThan(Number(same))
+      expect(kinds, name).toMatch(/unsafe [1-9]/)
+      expect(kinds, name).toMatch(/misprint [1-9]/)
+    }
+  })
+
+  test('cites no line that it does not show', async () => {
+    const { stdout } = await html(module)
+    for (const of of manualsOf(module).map(ledger)) {
+      const start = stdout.indexOf(`<h2>${of.manual} <small>`)
+      const page = stdout.slice(start, stdout.indexOf('<h2>', start + 1))
+      for (const [, first, last = first] of page.matchAll(/<li>(\d+)(?:-(\d+))?: /g))
+        for (const number of [first, last])
+          expect(page).toContain(`<span class="n">${number}</span>`)
+    }
+  })
+
   test('as a page needs nothing but itself', async () => {
     const { stdout } = await html(module)
     expect(stdout).toMatch(/^<!doctype html>/)
     expect(stdout).toContain('state/&lt;site&gt;/&lt;module&gt;/')
     expect(stdout).not.toMatch(/<(script|link|img|iframe)\b|\b(src|href)=|@import|url\(/)
   })
+})
+
+test('of a module without a manual: every command of its dry runs, and that none is on record', async () => {
+  const directory = copyOfTheCollection()
+  const descriptor = JSON.parse(readFileSync(join(ROOT, 'modules/kairship.json'), 'utf8'))
+  writeFileSync(
+    join(directory, 'modules/other.json'),
+    JSON.stringify({ ...descriptor, name: 'other', manuals: [] }),
+  )
+  const args = ['--module', 'other', '--format', 'md']
+  const { exitCode, stdout, output } = await runScript('trace', args, { cwd: directory, env })
+  expect(exitCode, output).toBe(0)
+  expect(stdout).toContain('There is not a manual of this module on record')
+  const page = plain(stdout)
+  for (const run of recordedDryRuns('kairship').filter(({ kind }) => kind === 'HARBOR'))
+    for (const text of run.sections.flatMap(({ commands }) => commands))
+      expect(page).toContain(plain(text))
+  expect(existsSync(join(directory, 'state'))).toBe(false)
 })
 
 test('a module that does not exist, a form that does not exist: 64', async () => {

@@ -177,7 +177,7 @@ export function testFailedRollout(
     // who does not log in at the registry is not told that it lacks an image, until the pods start
     const result = await runInLab('upgrade', [...args, '--timeout', '20s'], noRegistryLogin)
     expect(result.stdout).toMatch(
-      /nobody looked whether the registry has these images: .*REGISTRY_USERNAME/,
+      /could not check whether the registry has these images: .*REGISTRY_USERNAME/,
     )
     expect(result.exitCode, result.output).toBe(1)
     expect(result.stderr).toMatch(reason)

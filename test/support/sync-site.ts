@@ -1,6 +1,17 @@
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import {
+  createServer as createHttpServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type RequestListener,
+  type ServerResponse,
+} from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
+import { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { expect } from 'vitest'
+import { expect, onTestFinished, vi } from 'vitest'
+import { processesOf } from './interruptions.ts'
 import { auditOf, lab, labSite, runInLab } from './lab-site.ts'
 import { runProgram, type Result } from './run-script.ts'
 
@@ -93,3 +104,44 @@ export const ranChartsSyncer = (state: string, module: string) =>
 
 export const nothingLeft = (state: string, module: string) =>
   expect(existsSync(join(state, module, 'charts-syncer'))).toBe(false)
+
+/** A server that stands in for one that can't be had here. */
+export async function standIn(answer: RequestListener, tls?: { key: Buffer; cert: Buffer }) {
+  const server = tls ? createHttpsServer(tls, answer) : createHttpServer(answer)
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+  onTestFinished(() => void server.close())
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** Hands a request on to the lab's registry. */
+export function toRegistry(request: IncomingMessage, response: ServerResponse, headers: object) {
+  const [hostname, port] = registry.host.split(':')
+  const { method, url: path } = request
+  const options = { hostname, port, method, path, headers: { ...request.headers, ...headers } }
+  const onward = httpRequest(options, (answer) => {
+    response.writeHead(answer.statusCode!, answer.headers)
+    answer.pipe(response)
+  })
+  request.pipe(onward)
+}
+
+/** A mark for the environment of a run, and its charts-syncer, which is stopped as soon as it is at work. */
+export function markedRun() {
+  const mark = randomBytes(8).toString('hex')
+  const processes = () => processesOf(`SYNC_RUN=${mark}`)
+  const syncer = () =>
+    processes().find(({ command }) => /^charts-syncer sync --c/.test(command))?.pid
+  /** @returns lets it go on */
+  const stopped = async () => {
+    const pid = await vi.waitFor(
+      () => {
+        expect(syncer()).toBeDefined()
+        return syncer()!
+      },
+      { timeout: 30_000, interval: 2 },
+    )
+    process.kill(pid, 'SIGSTOP')
+    return () => process.kill(pid, 'SIGCONT')
+  }
+  return { env: { SYNC_RUN: mark }, processes, stopped }
+}

@@ -241,7 +241,7 @@ test('two runs at the same time do not disturb each other’s records', async ()
     await Promise.all([refusedRun('one'), refusedRun('other'), refusedRun('third')])
     // runs that have nothing to do but to write records
     const writer =
-      "import { audit, openAudit } from '../lib/audit/write.ts'; openAudit(process.argv[1], process.argv[2]); for (let i = 0; i < 150; i++) audit({ event: 'found', i })"
+      "import { append, openTrail } from './lib/audit/write.ts'; const trail = openTrail(process.argv[1], process.argv[2]); for (let i = 0; i < 150; i++) append(trail, { event: 'found', i })"
     const written = await Promise.all(
       ['one', 'other', 'third'].map((run) =>
         runProgram(process.execPath, ['--input-type=module', '-e', writer, path, run], {

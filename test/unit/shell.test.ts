@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { command, option, quote, shellLines } from '../../lib/base/shell.ts'
+import { command, lines, option, quote } from '../../lib/base/shell.ts'
 
 const seed = Number(process.env['SEED'] ?? Date.now() % 2 ** 31)
 
@@ -41,7 +41,7 @@ helm get values ${'mspider'} \
 })
 
 test('lines of shell text stand one below the other; none leaves no line and no backslash', () => {
-  const sets = shellLines('--set a=$imageRegistry', '--set b=$imageRegistry')
+  const sets = lines('--set a=$imageRegistry', '--set b=$imageRegistry')
   const none = option('--timeout', undefined)
   expect(
     command`

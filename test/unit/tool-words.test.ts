@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { exitCodeFor } from '../../lib/base/processes.ts'
+import { exitCodeFor } from '../../lib/base/tool-words.ts'
 
 /** What helm, kubectl and charts-syncer were heard to say. */
 test.each<[number, string]>([

@@ -119,7 +119,7 @@ test('two upgrades of one release at the same moment: one runs, the other exits 
   expect(first!.exitCode, first!.output).toBe(0)
   expect(second!.exitCode, second!.output).toBe(75)
   expect(second!.output).toMatch(
-    /mspider-system\/mspider of the cluster \S+ is locked; the holder is script upgrade, ticket CHG-1, pid \d+/,
+    /mspider-system\/mspider of the cluster \S+ is locked by script upgrade, ticket CHG-1, pid \d+/,
   )
   expect(await releaseOf(module)).toMatchObject({ revision: '2' })
   // both wrote to one audit

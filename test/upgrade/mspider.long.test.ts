@@ -289,7 +289,7 @@ describe('a release that is pending', () => {
     await killHelm('install', module, old.originalPackage)
     const result = await runInLab('upgrade', ['--module', module, '--site', labSite().site])
     expect(result.output).toMatch(
-      /is pending-install[\s\S]*no deployed revision to go back to: a person decides/,
+      /is pending-install[\s\S]*no deployed revision to roll back to: decide by hand/,
     )
     expect(result.output).not.toMatch(/helm rollback|helm uninstall/)
     expect(result.exitCode, result.output).toBe(75)
@@ -444,8 +444,7 @@ test('a StatefulSet’s pod of a failed upgrade that stands in the way of the ne
 
   const second = await runInLab('upgrade', args)
   expect(second.exitCode, second.output).toBe(1)
-  const cure =
-    /of an older revision and stands in the way[^\n]*\n +(kubectl delete pod mspider-store-0 .*)/
+  const cure = /of an older revision and blocks[^\n]*\n +(kubectl delete pod mspider-store-0 .*)/
   expect(second.stdout).toMatch(cure)
   await byHand('bash', '-c', cure.exec(second.stdout)![1]!)
   const third = await runInLab('upgrade', args)

@@ -183,7 +183,7 @@ test('KILL to the script: the lock stays as long as its helm works, then the pri
   await run.ended
   const [helm] = run.helm()
   const second = await runInLab('upgrade', ['--module', 'skoala', '--site', run.site])
-  expect(second.output).toMatch(/is locked; the holder is script upgrade/)
+  expect(second.output).toMatch(/is locked by script upgrade/)
   expect(second.exitCode).toBe(75)
   process.kill(helm!, 'SIGKILL')
   await vi.waitFor(() => expect(gone(helm!)).toBe(true))

@@ -19,7 +19,9 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 加锁：没有其他人在操作 mspider-system/mspider
 
 # Backing up the --set Parameters · 备份 --set 参数 (mspider.en.md:150-156)
-# differs from mspider.en.md:155: the prompt ~ stands in the command
+# differs from mspider.en.md:111: our reading: the mesh configuration file is bak.yaml, the only file that the page then writes, with the values of the release
+# 与 mspider.en.md:111 不同：我们的理解：网格配置文件即 bak.yaml（手册随后写入的唯一文件），内容为该 release 的参数
+# differs from mspider.en.md:155: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:155 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
 # 与 mspider.en.md:155 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision

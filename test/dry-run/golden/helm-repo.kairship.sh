@@ -5,10 +5,8 @@
 set -euo pipefail
 umask 077
 mkdir -p state/example/kairship/.helm && cd state/example/kairship
-# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
-# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
-printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
-export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+# a helm configuration of its own
+# 使用独立的 helm 配置
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
 export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json

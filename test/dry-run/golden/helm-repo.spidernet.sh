@@ -5,10 +5,8 @@
 set -euo pipefail
 umask 077
 mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
-# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
-# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
-printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
-export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+# a helm configuration of its own
+# 使用独立的 helm 配置
 export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
 export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
 export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
@@ -30,8 +28,8 @@ printf %s "$CHART_REPO_PASSWORD" |
     --force-update
 
 # Update the network engine's helm repository · 更新网络引擎的 helm 仓库 (spidernet.en.md:145-151)
-# differs from spidernet.en.md:151: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
-# 与 spidernet.en.md:151 不同：没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+# differs from spidernet.en.md:151: `helm update repo` is not a command; `helm repo update NAME`, which is run before, works in every helm since 3.7
+# 与 spidernet.en.md:151 不同：没有 `helm update repo` 这个命令；此前执行的 `helm repo update NAME` 在 helm 3.7 起均可用
 helm repo update spidernet-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新

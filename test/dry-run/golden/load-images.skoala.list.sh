@@ -4,19 +4,13 @@
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
-mkdir -p state/example/skoala/.helm && cd state/example/skoala
-# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
-# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
-printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
-export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
-export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
-export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
-export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+export PATH=$PATH:$PWD/lib/bin
+mkdir -p state/example/skoala && cd state/example/skoala
 
 
 # Before anything is loaded · 加载前的检查 (not in the manual · 手册中没有)
-# check: each bundle of skoala in /media/skoala-offline has nothing in it but what belongs there, its images are amd64, have the hash that they are called by, and are those of the hints
-# 检查：/media/skoala-offline 中 skoala 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
+# check: each bundle of skoala in /media/skoala-offline contains only the expected files; its images are built for amd64, match the hashes in their names, and match hints.yaml
+# 检查：/media/skoala-offline 中 skoala 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints.yaml 对应
 # which nodes: all that the site file lists
 # 节点：站点配置中列出的全部节点
 cat > ssh_config.$$ << 'EOF'
@@ -46,11 +40,11 @@ mv ssh_config.$$ ssh_config
 export node='{each_node}'
 # only where the node has not every image of the bundle: its image ID under its name, complete and unpacked
 # 仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包
-# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was
+# check: each layer matches the hash in its name, and the whole matches the sha512 delivered with it, if there is one
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Decompress the `tar` package · 解压 `tar` 压缩包 (skoala.en.md:80-84, skoala.zh.md:71-75)
-# differs from skoala.en.md:83, skoala.zh.md:74: the bundle is not unpacked: the bytes of images.tar are read where they stand in it, so that this machine needs no room for a second copy. For the way via chart package one unpacks the chart by hand, beside the site file: tar xf BUNDLE original-chart
+# differs from skoala.en.md:83, skoala.zh.md:74: the bundle is not unpacked: the bytes of images.tar are read where they are in it, so that this machine needs no room for a second copy. For the way via chart package one unpacks the chart by hand, beside the site file: tar xf BUNDLE original-chart
 # 与 skoala.en.md:83, skoala.zh.md:74 不同：不解压离线包：按偏移量直接从离线包中读取 images.tar，本机不需要存放第二份副本的空间。若通过 chart 包升级，请先在站点配置所在目录手动解压其中的 chart：tar xf 离线包 original-chart
 export source='/media/skoala-offline/{bundle_file}'
 # load/$node.tar and load/$node.parts: what the node lacks, as the begin of an archive, and the bytes of the bundle that follow it; layers that the node has are left out
@@ -65,23 +59,15 @@ export source='/media/skoala-offline/{bundle_file}'
 # 与 skoala.en.md:107, skoala.zh.md:99 不同：手册没有给出“每个节点”的命令：这里通过 ssh 执行（用户、端口、密钥和 sudo 取自站点配置），多个节点并行；同一节点同时只有一个导入（flock；退出码 75 表示已有其他导入在进行）。执行哪条命令取决于节点的容器运行时
 # where the node runs Docker
 # 若节点使用 Docker
-(cat load/$node.tar
-while read -r offset size; do
-  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
-done < load/$node.parts
-head -c 1024 /dev/zero) |
+images-for-node $node $source |
   ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock docker load
 # where the node runs containerd
 # 若节点使用 containerd
-(cat load/$node.tar
-while read -r offset size; do
-  dd if=$source iflag=skip_bytes,count_bytes skip=$offset count=$size bs=1M status=none
-done < load/$node.parts
-head -c 1024 /dev/zero) |
+images-for-node $node $source |
   ssh -F ssh_config $node sudo -n env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin flock -n -E 75 /run/lock/dce-upgrade-load.lock ctr -n k8s.io image import -
 
 # Tag the images · 为镜像打标签（tag） (skoala.en.md:106-108, skoala.zh.md:97-100)
-# differs from skoala.en.md:108, skoala.zh.md:100: the manual has no command for it. Before, the names are looked at: one that stands for another image ends the run, unless --replace-tags is given; --force is for those, and for a name that stands for the same image already. What ctr image check and docker image ls list is judged afterwards, so the exit code of check is not needed (|| true)
+# differs from skoala.en.md:108, skoala.zh.md:100: the manual has no command for it. Before, the names are looked at: one that points to a different image ends the run, unless --replace-tags is given; --force is for those, and for a name that points to the same image already. What ctr image check and docker image ls list is judged afterwards, so the exit code of check is not needed (|| true)
 # 与 skoala.en.md:108, skoala.zh.md:100 不同：手册没有给出命令。执行前会检查这些名称：若已指向其他镜像，除非指定 --replace-tags，否则中止；--force 用于这种情况，以及名称已指向同一镜像的情况。ctr image check 与 docker image ls 的结果随后逐一判断，因此忽略 check 的退出码（|| true）
 # where the node runs Docker
 # 若节点使用 Docker

@@ -4,37 +4,26 @@
 # 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
 set -euo pipefail
 umask 077
-export PATH=$PATH:$PWD/lib/bin
-mkdir -p state/example/skoala/.helm && cd state/example/skoala
-# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
-# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
-printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
-export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
-export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
-export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
-export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
-echo '{"credHelpers":{"10.16.10.111":"chart-repo"}}' > .helm/registry.json
+mkdir -p state/example/skoala && cd state/example/skoala
 
 
 # Before anything is pushed · 推送前的检查 (not in the manual · 手册中没有)
 # lock: nobody else pushes to 10.16.10.111/release.daocloud.io/skoala
 # 加锁：没有其他人在向 10.16.10.111/release.daocloud.io/skoala 推送
-# check: each bundle of skoala in /media/skoala-offline has nothing in it but what belongs there, its images are amd64, have the hash that they are called by, and are those of the hints
-# 检查：/media/skoala-offline 中 skoala 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints 对应
-# only if an image of the bundle is not in 10.16.10.111/release.daocloud.io/skoala with the same image ID, or the chart is not in the chart repository
+# check: each bundle of skoala in /media/skoala-offline contains only the expected files; its images are built for amd64, match the hashes in their names, and match hints.yaml
+# 检查：/media/skoala-offline 中 skoala 的每个离线包只含应有的文件，镜像架构为 amd64，与其名称中的哈希一致，且与 hints.yaml 对应
+# only if an image of the bundle is missing in 10.16.10.111/release.daocloud.io/skoala (compared by image ID), or the chart is missing in the chart repository
 # 仅当 10.16.10.111/release.daocloud.io/skoala 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行
-# check: each layer has the hash that it is called by, and the whole the sha512 that was delivered with it, if one was
+# check: each layer matches the hash in its name, and the whole matches the sha512 delivered with it, if there is one
 # 检查：每一层都与其名称中的哈希一致；若随附 sha512，则整个文件也与其一致
 
 # Create load-image.yaml as a chart-syncer profile · 创建 load-image.yaml 作为 chart-syncer 的配置文件 (skoala.en.md:11-70, skoala.zh.md:11-61)
+# differs from skoala.en.md:13, skoala.en.md:27-33, skoala.zh.md:13, skoala.zh.md:28-34: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
+# 与 skoala.en.md:13, skoala.en.md:27-33, skoala.zh.md:13, skoala.zh.md:28-34 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
 # differs from skoala.en.md:20, skoala.zh.md:21: the bundle is linked into a directory of its own, made afresh, under the name that charts-syncer reads; a .tar of another name in it would crash charts-syncer
 # 与 skoala.en.md:20, skoala.zh.md:21 不同：为离线包新建独立目录，并在其中创建软链接，并使用 charts-syncer 能识别的名称；目录中若有其他名称的 .tar，charts-syncer 会崩溃
-# differs from skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53: no password is written to the file: charts-syncer takes the logins from TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_* in the environment, so the file may leave them out
-# 与 skoala.en.md:27-33, skoala.en.md:59-62, skoala.zh.md:28-34, skoala.zh.md:50-53 不同：文件中不写密码：charts-syncer 从环境变量 TARGET_REPO_AUTH_* 和 TARGET_CONTAINERS_AUTH_* 读取登录信息，因此文件中可以省略
-# differs from skoala.en.md:27-29: username and password stand beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
+# differs from skoala.en.md:27-29: username and password are beside auth, not below it: charts-syncer ends with unknown field "password" and syncs nothing
 # 与 skoala.en.md:27-29 不同：缩进有误，username 和 password 与 auth 同级，应为其子字段：charts-syncer 会报 unknown field "password" 并退出，不会同步任何内容
-# differs from skoala.en.md:58, skoala.zh.md:49: charts-syncer runs in a directory of its own, so the path begins with ..; the charts are in local-repo beside load-image.yaml
-# 与 skoala.en.md:58, skoala.zh.md:49 不同：charts-syncer 在独立目录中运行，因此路径以 .. 开头；chart 位于 load-image.yaml 旁的 local-repo 中
 export source='/media/skoala-offline/{bundle_file}'
 export bundle='{chart}-{version}.bundle.tar'
 # in a directory of its own, under the name that charts-syncer reads; out of a download it is copied
@@ -43,14 +32,15 @@ rm -rf charts-syncer && mkdir -p charts-syncer/skoala-offline charts-syncer/tmp
 ln -sr $source charts-syncer/skoala-offline/$bundle
 cat > load-image.yaml << 'EOF'
 source:
-  intermediateBundlesPath: skoala-offline # relative to where charts-syncer runs, not to this file
+  intermediateBundlesPath: skoala-offline # The relative path to the directory where the charts-syncer command is executed, not the relative path between this YAML file and the offline package
 target:
-  containerRegistry: 10.16.10.111 # the image registry
-  containerRepository: release.daocloud.io/skoala # the path in it
+  containerRegistry: 10.16.10.111 # Container registry address
+  containerRepository: release.daocloud.io/skoala # Container registry path
   repo:
-    kind: OCI # or any other kind of chart repository that charts-syncer supports
-    url: http://10.16.10.111/release.daocloud.io # the chart repository
-# repo.auth and containers.auth: in the environment, TARGET_REPO_AUTH_* and TARGET_CONTAINERS_AUTH_*
+    kind: OCI # Helm Chart repository type
+    url: http://10.16.10.111/release.daocloud.io # Helm repository address
+    # auth: Helm repository username and password, from the environment (TARGET_REPO_AUTH_*)
+  # containers.auth: Container registry username and password, from the environment (TARGET_CONTAINERS_AUTH_*)
 EOF
 
 # Run the mirror synchronization command · 执行同步镜像命令 (skoala.en.md:72-76, skoala.zh.md:63-67)

@@ -21,8 +21,8 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：kairship-system/kairship 已部署，且没有其他 helm 正在操作
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
-# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
-# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
+# differs from kairship.en.md:206: `.` is whichever directory one is in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# 与 kairship.en.md:206 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 # differs from kairship.en.md:206: large CRDs do not fit into client-side apply (its annotation holds 262144 bytes); they are applied server-side, after those of the cluster were saved to crds/
 # 与 kairship.en.md:206 不同：CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先将集群中的 CRD 保存到 crds/，再使用 server-side apply
 # differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established (an API server that was restarted meanwhile may take 5 minutes)

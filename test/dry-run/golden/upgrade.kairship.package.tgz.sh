@@ -44,8 +44,8 @@ export version='{version_of_the_chart_package}'
 # 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/kairship/，且镜像仓库中必须存在
 
 # Update kairship CRDs · 更新 kairship CRD (kairship.en.md:203-207)
-# differs from kairship.en.md:206: `./crds` is of whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
-# 与 kairship.en.md:206 不同：`./crds` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
+# differs from kairship.en.md:206: `.` is whichever directory one is in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# 与 kairship.en.md:206 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 # differs from kairship.en.md:206: large CRDs do not fit into client-side apply (its annotation holds 262144 bytes); they are applied server-side, after those of the cluster were saved to crds/
 # 与 kairship.en.md:206 不同：CRD 过大时，客户端 apply 会超出 annotation 的大小限制；这里先将集群中的 CRD 保存到 crds/，再使用 server-side apply
 # differs from kairship.en.md:206: they are tried first with --dry-run=server; --force-conflicts takes over the fields that helm, or an earlier kubectl apply, owns; kubectl wait sees them established (an API server that was restarted meanwhile may take 5 minutes)
@@ -66,7 +66,7 @@ kubectl wait -f charts/kairship/kairship/crds \
 # Run helm upgrade · 执行 helm upgrade (kairship.en.md:209-222)
 # differs from kairship.en.md:211: bak.yaml itself is not edited: --set overrides the field in it
 # 与 kairship.en.md:211 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
-# differs from kairship.en.md:218: `.` is whichever directory one stands in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
+# differs from kairship.en.md:218: `.` is whichever directory one is in; the chart is named: original-chart, unpacked by hand beside the site file, or that of --chart
 # 与 kairship.en.md:218 不同：`.` 取决于当前所在目录；这里写明 chart 的路径：在站点配置旁手动解压的 original-chart，或 --chart 指定的 chart
 export imageRegistry=10.16.10.111/release.daocloud.io/kairship
 # only if this chart with these values is not deployed already

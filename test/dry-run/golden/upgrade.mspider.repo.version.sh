@@ -23,14 +23,14 @@ export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
 # 检查：mspider-system/mspider 已部署，且没有其他 helm 正在操作
 
 # Checking the Existence of the mspider-release Repository Locally · 检查本地是否存在 mspider-release 仓库 (mspider.en.md:113-123)
-# differs from mspider.en.md:116: the prompt ~ stands in the command
+# differs from mspider.en.md:116: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:116 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:116: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
 # 与 mspider.en.md:116 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
 helm repo list -o yaml
 
 # Adding the Helm Repository · 添加 Helm 仓库 (mspider.en.md:125-129)
-# differs from mspider.en.md:128: the prompt ~ stands in the command
+# differs from mspider.en.md:128: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:128 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:128: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update), and keeps it in a file of this module, open to its user alone; --force-update replaces an older URL or login of the same name
 # 与 mspider.en.md:128 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update），helm 将其保存在本模块专用、仅当前用户可读的文件中；--force-update 用于替换同名的旧 URL 或登录信息
@@ -44,22 +44,24 @@ printf %s "$CHART_REPO_PASSWORD" |
 # Update the helm repository for the service mesh · 更新服务网格的 helm 仓库 (mspider.en.md:131-135)
 # differs from mspider.en.md:119: "skip the next step" leads straight to the upgrade, past `helm repo update`, and leaves an old index; only `repo add` is skipped
 # 与 mspider.en.md:119 不同：按手册“跳过下一步”会直接到升级，连 `helm repo update` 一并跳过，从而使用旧索引；这里只跳过 `repo add`
-# differs from mspider.en.md:134: the prompt ~ stands in the command
+# differs from mspider.en.md:134: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:134 不同：命令中混入了提示符 ~
 helm repo update mspider-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新
 
 # Choose the version of the service mesh you want to install (it is recommended to install the latest version) · 选择您想安装的服务网格版本（建议安装最新版本） (mspider.en.md:137-148)
-# differs from mspider.en.md:141, mspider.en.md:144: the prompt ~ stands in the command
+# differs from mspider.en.md:141, mspider.en.md:144: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:141, mspider.en.md:144 不同：命令中混入了提示符 ~
-# differs from mspider.en.md:141: `helm update repo` is no command, and `helm repo update` was just run
-# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令，上一步已执行 `helm repo update`，不再重复
+# differs from mspider.en.md:141: `helm update repo` is not a command; `helm repo update NAME`, which is run before, works in every helm since 3.7
+# 与 mspider.en.md:141 不同：没有 `helm update repo` 这个命令；此前执行的 `helm repo update NAME` 在 helm 3.7 起均可用
 helm search repo mspider-release/mspider --versions
 export version=0.20.1
 
 # Backing up the --set Parameters · 备份 --set 参数 (mspider.en.md:150-156)
-# differs from mspider.en.md:155: the prompt ~ stands in the command
+# differs from mspider.en.md:111: our reading: the mesh configuration file is bak.yaml, the only file that the page then writes, with the values of the release
+# 与 mspider.en.md:111 不同：我们的理解：网格配置文件即 bak.yaml（手册随后写入的唯一文件），内容为该 release 的参数
+# differs from mspider.en.md:155: the prompt ~ is printed as part of the command
 # 与 mspider.en.md:155 不同：命令中混入了提示符 ~
 # differs from mspider.en.md:155: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
 # 与 mspider.en.md:155 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
@@ -83,8 +85,8 @@ ln -sfn backups/mspider/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new 
 # Executing helm upgrade · 执行 helm upgrade (mspider.en.md:169-183)
 # differs from mspider.en.md:171: bak.yaml itself is not edited: --set overrides the field in it
 # 与 mspider.en.md:171 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
-# differs from mspider.en.md:174, mspider.en.md:178-182: the prompt ~ stands in the command
-# 与 mspider.en.md:174, mspider.en.md:178-182 不同：命令中混入了提示符 ~
+# differs from mspider.en.md:174, mspider.en.md:178: the prompt ~ is printed as part of the command
+# 与 mspider.en.md:174, mspider.en.md:178 不同：命令中混入了提示符 ~
 export imageRegistry=10.16.10.111
 # only if this chart with these values is not deployed already
 # 仅当该 chart 与参数尚未部署时执行

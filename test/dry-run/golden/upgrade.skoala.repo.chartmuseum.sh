@@ -39,8 +39,8 @@ helm repo add skoala-release https://charts.example.org \
   --force-update
 
 # Update helm repository for microservice engine · 更新微服务引擎的 helm 仓库 (skoala.en.md:134-140, skoala.zh.md:126-132)
-# differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is no command; `helm repo update NAME` works in every helm since 3.7
-# 与 skoala.en.md:140, skoala.zh.md:132 不同：没有 `helm update repo` 这个命令；helm 3.7 起均支持 `helm repo update NAME`
+# differs from skoala.en.md:140, skoala.zh.md:132: `helm update repo` is not a command; `helm repo update NAME`, which is run before, works in every helm since 3.7
+# 与 skoala.en.md:140, skoala.zh.md:132 不同：没有 `helm update repo` 这个命令；此前执行的 `helm repo update NAME` 在 helm 3.7 起均可用
 helm repo update skoala-release
 # check: the index was fetched in this run
 # 检查：仓库索引已在本次运行中更新

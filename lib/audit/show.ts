@@ -1,0 +1,110 @@
+import { visible } from '../base/output.ts'
+import { type AuditRecord } from './verify.ts'
+
+/** A run, as the audit has it. */
+export interface RecordedRun {
+  run: string
+  start?: AuditRecord
+  commands: { command: AuditRecord; ended?: AuditRecord }[]
+  /** what was found: states, images, backups */
+  found: AuditRecord[]
+  /** undefined where it was killed, or is at work */
+  end?: AuditRecord
+}
+
+/** The runs of an audit, in the order in which they began. */
+export function runsOf(records: AuditRecord[]): RecordedRun[] {
+  const runs = new Map<string, RecordedRun>()
+  for (const record of records) {
+    const run = runs.get(record.run) ?? { run: record.run, commands: [], found: [] }
+    runs.set(record.run, run)
+    if (record.event === 'start') run.start = record
+    else if (record.event === 'end') run.end = record
+    else if (record.event === 'command') run.commands.push({ command: record })
+    else if (record.event === 'ended') {
+      const begun = run.commands.findLast(({ command }) => command['number'] === record['number'])
+      if (begun) begun.ended = record
+    } else if (record.event !== 'question') run.found.push(record)
+  }
+  return [...runs.values()]
+}
+
+/** A run for people. */
+export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
+  const say = (en: string, zh: string) => (lang === 'zh' ? zh : en)
+  const { start, end, commands, found } = run
+  const { user, sudoUser, sshConnection } = start?.['who'] ?? {}
+  const ticket = start?.['ticket']
+  const cluster = found.find(({ event }) => event === 'cluster')
+  const clock = found.find(({ event }) => event === 'clock')
+  const lines = [
+    `${start?.['script'] ?? ''} --module ${start?.['module'] ?? ''}   ${run.run}`,
+    say('  result    ', '  结果      ') +
+      (!end
+        ? say('UNFINISHED: it was killed, or is at work', '未完成：被强制终止，或仍在运行')
+        : end['exitCode'] === 0
+          ? say('done (exit 0)', '完成（退出码 0）')
+          : `${say('FAILED', '失败')} (exit ${end['exitCode']}): ${end['failure'] ?? ''}`),
+    say('  when      ', '  时间      ') +
+      `${start?.time ?? ''} – ${end?.time ?? ''}` +
+      (clock
+        ? say(
+            ` (clock synchronized: ${clock['synchronized']})`,
+            `（时钟已同步：${CLOCK[clock['synchronized'] as keyof typeof CLOCK]}）`,
+          )
+        : ''),
+    say('  who       ', '  执行人    ') +
+      `${user}@${start?.['host']}` +
+      (sudoUser ? say(`, by sudo from ${sudoUser}`, `（由 ${sudoUser} 通过 sudo）`) : '') +
+      (sshConnection
+        ? say(`, from ${sshConnection.split(' ')[0]}`, `，来自 ${sshConnection.split(' ')[0]}`)
+        : '') +
+      (ticket ? say(`, ticket ${ticket}`, `，变更单 ${ticket}`) : ''),
+    ...(cluster
+      ? [
+          say('  cluster   ', '  集群      ') +
+            `${cluster['uid']} ${cluster['version']} (${cluster['context']}, ${cluster['user'] ?? '?'})`,
+        ]
+      : []),
+    ...stateLines(found, say),
+  ]
+  let step = ''
+  for (const { command, ended } of commands) {
+    if (command['step'] !== step) lines.push('', `  ${(step = command['step'])}`)
+    const variables = Object.entries(command['variables'] ?? {})
+    lines.push(
+      `  ${command.time.slice(11, 19)}  $ ${String(command['command'] ?? '').replaceAll('\n', '\n              ')}`,
+    )
+    if (variables.length > 0)
+      lines.push(`            ${variables.map(([name, value]) => `${name}=${value}`).join(' ')}`)
+    lines.push(
+      `            ${
+        ended
+          ? `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s`
+          : say('no end was recorded', '没有结束记录')
+      }`,
+    )
+  }
+  return visible(lines.join('\n'))
+}
+
+const CLOCK = { yes: '是', no: '否', unknown: '未知' }
+
+/** The first and the last known state of each release. */
+function stateLines(found: AuditRecord[], say: (en: string, zh: string) => string): string[] {
+  const states = found.filter(({ event }) => event === 'state')
+  const releases = [...new Set(states.map(({ release }) => release))]
+  return releases.flatMap((release) => {
+    const of = states.filter((state) => state['release'] === release)
+    const text = ({ revision, chart, status }: AuditRecord) =>
+      revision === undefined
+        ? say('not there', '不存在')
+        : `revision ${revision}, ${chart}, ${status}`
+    return [
+      say(`  ${release} before: `, `  ${release} 变更前：`) + text(of[0]!),
+      ...(of.length > 1
+        ? [say(`  ${release} after:  `, `  ${release} 变更后：`) + text(of.at(-1)!)]
+        : []),
+    ]
+  })
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# upgrade: Cloud native network · 云原生网络 (spidernet), via repo
+# A dry run: nothing was run. What only a real run can know is written {like_this}.
+# 试运行（dry run）：未执行任何命令。只有实际执行时才能得知的值写作 {like_this}。
+set -euo pipefail
+umask 077
+mkdir -p state/example/spidernet/.helm && cd state/example/spidernet
+# the context kubernetes-admin@cluster.local, whatever else the terminal uses; a helm configuration of its own
+# 固定使用 context kubernetes-admin@cluster.local；使用独立的 helm 配置
+printf 'apiVersion: v1\nkind: Config\ncurrent-context: %s\n' kubernetes-admin@cluster.local > .helm/context.yaml
+export KUBECONFIG=$PWD/.helm/context.yaml:~/.kube/config
+export HELM_REPOSITORY_CONFIG=$PWD/.helm/repositories.yaml
+export HELM_REPOSITORY_CACHE=$PWD/.helm/cache
+export HELM_REGISTRY_CONFIG=$PWD/.helm/registry.json
+
+
+# Before anything is changed · 变更前的检查 (not in the manual · 手册中没有)
+# check: the current context is kubernetes-admin@cluster.local, and the cluster is the one that this site's records are of
+# 检查：当前 context 为 kubernetes-admin@cluster.local，且集群与本站点记录一致
+# lock: nobody else works on spidernet-system/spidernet
+# 加锁：没有其他人在操作 spidernet-system/spidernet
+# check: spidernet-system/spidernet is deployed, and no other helm is at work on it
+# 检查：spidernet-system/spidernet 已部署，且没有其他 helm 正在操作
+
+# Check if the network engine's helm repository exists · 检查网络引擎的 helm 仓库是否存在 (spidernet.en.md:127-137)
+# differs from spidernet.en.md:130: grep matches any name or URL that contains the word; the exact name and URL are compared, and the login with the one in helm's repositories.yaml. The next step is skipped where all are those of the site file; where there is no repository yet, -o yaml prints [] and ends with 0
+# 与 spidernet.en.md:130 不同：grep 会匹配任何包含该词的名称或 URL；这里对名称和 URL 做精确匹配，登录信息与 helm 的 repositories.yaml 中保存的进行比对。三者均与站点配置一致时跳过下一步；还没有任何仓库时，-o yaml 输出 []，退出码为 0
+helm repo list -o yaml
+
+# Add the network engine's helm repository · 添加网络引擎的 helm 仓库 (spidernet.en.md:139-143)
+# differs from spidernet.en.md:142: where the repository asks for a login, helm gets it by --password-stdin (where it asks for none, it is helm repo add NAME URL --force-update), and keeps it in a file of this module, open to its user alone; --force-update replaces an older URL or login of the same name
+# 与 spidernet.en.md:142 不同：仓库需要登录时通过 --password-stdin 传入（不需要登录时为 helm repo add 名称 URL --force-update），helm 将其保存在本模块专用、仅当前用户可读的文件中；--force-update 用于替换同名的旧 URL 或登录信息
+# only if the step above did not find it, with this URL and login
+# 仅当上一步未找到该名称、URL 和登录信息时执行
+printf %s "$CHART_REPO_PASSWORD" |
+  helm repo add spidernet-release http://10.16.10.111/chartrepo/release.daocloud.io \
+    --username "$CHART_REPO_USERNAME" --password-stdin \
+    --force-update
+
+# Update the network engine's helm repository · 更新网络引擎的 helm 仓库 (spidernet.en.md:145-151)
+# differs from spidernet.en.md:151: `helm update repo` is not a command; `helm repo update NAME`, which is run before, works in every helm since 3.7
+# 与 spidernet.en.md:151 不同：没有 `helm update repo` 这个命令；此前执行的 `helm repo update NAME` 在 helm 3.7 起均可用
+helm repo update spidernet-release
+# check: the index was fetched in this run
+# 检查：仓库索引已在本次运行中更新
+
+# Select the version of the network module you want to install (it is recommended to install the latest version) · 选择您想安装的网络模块版本（建议安装最新版本） (spidernet.en.md:153-164)
+helm search repo spidernet-release/spidernet --versions
+export version='{newest_stable_version}'
+
+# Backup the --set parameters · 备份 --set 参数 (spidernet.en.md:166-172)
+# differs from spidernet.en.md:171: the redirect empties bak.yaml before helm runs: a new file per run is written, checked, then named bak.yaml, and a bak.yaml that somebody made by hand is moved to backups; --revision names the last deployed revision, not a failed one after it
+# 与 spidernet.en.md:171 不同：重定向会在 helm 运行前清空 bak.yaml：这里每次写入新文件，检查后再命名为 bak.yaml，已有的手工创建的 bak.yaml 会移到 backups 中保留；--revision 指定最近一次部署成功的 revision，而不是其后失败的 revision
+export revision='{last_deployed_revision}'
+export time='{time_of_this_run}'
+mkdir -p backups/spidernet && rm -f backups/spidernet/*.yaml.new
+helm get values spidernet -n spidernet-system -o yaml \
+  --revision $revision > backups/spidernet/$revision-$time.yaml.new
+# check: the file is read back and compared with the values in the cluster
+# 检查：读回文件并与集群中的参数比较
+# a bak.yaml that is a file of somebody else, not the link to the newest backup, is kept
+# 若 bak.yaml 是他人放置的文件，而不是指向最新备份的链接，则予以保留
+if [ -e bak.yaml ] && [ ! -L bak.yaml ]; then mv -T bak.yaml backups/spidernet/by-hand-$time.yaml; fi
+mv -T backups/spidernet/$revision-$time.yaml.new backups/spidernet/$revision-$time.yaml
+ln -sfn backups/spidernet/$revision-$time.yaml bak.yaml.new && mv -T bak.yaml.new bak.yaml
+
+# Look at what will be deployed · 查看将要部署的内容 (not in the manual · 手册中没有)
+# check: the chart is rendered with these values; every image must be in 10.16.10.111/release.daocloud.io/spidernet/, and the registry must have it
+# 检查：用这些参数渲染 chart，所有镜像都必须位于 10.16.10.111/release.daocloud.io/spidernet/，且镜像仓库中必须存在
+
+# Run helm upgrade · 执行 helm upgrade (spidernet.en.md:174-189)
+# differs from spidernet.en.md:176: bak.yaml itself is not edited: --set overrides the field in it
+# 与 spidernet.en.md:176 不同：不修改 bak.yaml 本身，由 --set 覆盖其中的字段
+export imageRegistry=10.16.10.111
+# only if this chart with these values is not deployed already
+# 仅当该 chart 与参数尚未部署时执行
+helm upgrade spidernet spidernet-release/spidernet \
+  -n spidernet-system \
+  -f ./bak.yaml \
+  --set spidernet.image.registry=$imageRegistry \
+  --set ui.image.registry=$imageRegistry \
+  --version $version
+# check: spidernet is deployed at the version above
+# 检查：spidernet 已部署为上述版本
+
+# Wait until the workloads are up · 等待工作负载就绪 (not in the manual · 手册中没有)
+# check: the Deployments, StatefulSets, DaemonSets and Jobs of spidernet come up (time limit 10m)
+# 检查：spidernet 的 Deployment、StatefulSet、DaemonSet 和 Job 均已就绪（时限 10m）
