@@ -27,10 +27,10 @@ export function terminalEnv(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('npm_')))
 }
 
-/** The same, as npx gives it to a script (.npmrc). */
+/** The same, as npx gives it to a script: the project's own Node first. */
 export const scriptEnv = () => ({
   ...terminalEnv(),
-  NODE_OPTIONS: '--import=dce-upgrade/typescript',
+  PATH: `${root}/node_modules/.bin:${process.env['PATH']}`,
 })
 
 /**

@@ -159,7 +159,7 @@ describe('what would go unseen is seen', () => {
       symlinkSync(bundleOf(each), join(directory, basename(bundleOf(each))))
     const site = emptySite()
     const { env: mark, processes, stopped } = markedRun()
-    const { NODE_OPTIONS: _, ...env } = scriptEnv({ ...lab.env, ...mark })
+    const env = scriptEnv({ ...lab.env, ...mark })
     const args = [
       'zx',
       'scripts/sync-images.mts',

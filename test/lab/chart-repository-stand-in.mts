@@ -6,7 +6,7 @@
 //   Harbor at http://H/chartrepo/P       GET /chartrepo/P/index.yaml   POST   /api/chartrepo/P/charts
 //                                        GET /chartrepo/P/charts/X.tgz DELETE /api/chartrepo/P/charts/X/V
 //
-// Usage: tsx chart-repository-stand-in.mts PORT DIRECTORY HELM
+// Usage: node chart-repository-stand-in.mts PORT DIRECTORY HELM
 // Asks for CHART_REPO_USERNAME and CHART_REPO_PASSWORD, where these are set. The index is helm's.
 
 import { execFile } from 'node:child_process'

@@ -4,7 +4,6 @@ import { execFile, execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { basename, dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { parse } from 'yaml'
@@ -146,7 +145,6 @@ export const chartRepositoryRecipe = (
 ): Recipe => ({
   command: [
     process.execPath,
-    `--import=${createRequire(import.meta.url).resolve('tsx')}`,
     `${here}/chart-repository-stand-in.mts`,
     String(port),
     `${directory}/${name}`,

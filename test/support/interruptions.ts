@@ -151,7 +151,7 @@ export async function interrupt(
   audited: { state: string; module: string },
 ): Promise<Result> {
   const mark = `INTERRUPTED_RUN=${randomUUID()}`
-  const { NODE_OPTIONS: _, ...env } = scriptEnv({ ...lab.env, INTERRUPTED_RUN: mark.split('=')[1] })
+  const env = scriptEnv({ ...lab.env, INTERRUPTED_RUN: mark.split('=')[1] })
   const kill = (pid: number | undefined, signal: NodeJS.Signals) => {
     try {
       if (pid) process.kill(pid, signal)

@@ -38,10 +38,11 @@ export function runProgram(
   })
 }
 
-/** The environment that npx gives a script (.npmrc: node-options), less the variables of the tests. */
+/** The environment that npx gives a script, the project's own Node first, less the variables of the tests. */
 export function scriptEnv(env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: _, VITEST: __, NODE_ENV: ___, ...rest } = process.env
-  return { ...rest, NODE_OPTIONS: '--import=dce-upgrade/typescript', ...env }
+  const all = { ...rest, ...env }
+  return { ...all, PATH: `${join(ROOT, 'node_modules/.bin')}:${all.PATH}` }
 }
 
 /** Runs `zx scripts/NAME.mts ARGUMENTS` as npx would, in a checkout or a copy of it. */

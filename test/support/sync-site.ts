@@ -138,7 +138,8 @@ export function markedRun() {
         expect(syncer()).toBeDefined()
         return syncer()!
       },
-      { timeout: 30_000, interval: 2 },
+      // much, for a machine that has other work
+      { timeout: 120_000, interval: 2 },
     )
     process.kill(pid, 'SIGSTOP')
     return () => process.kill(pid, 'SIGCONT')

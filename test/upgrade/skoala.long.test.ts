@@ -90,7 +90,7 @@ async function upgradeAtWork() {
   })
   const { site, state } = labSite()
   const args = ['--module', 'skoala', '--site', site, '--via', 'package', '--chart', chart]
-  const { NODE_OPTIONS: _, ...env } = scriptEnv(lab.env)
+  const env = scriptEnv(lab.env)
   const npx = spawn('npx', ['zx', 'scripts/upgrade.mts', ...args], {
     cwd: ROOT,
     env,
