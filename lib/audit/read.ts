@@ -22,12 +22,8 @@ interface ReadTrail extends Trail {
  * those of `last-success.json`.
  * @throws Failure 66 where there is none
  */
-export async function readTrailOf({
-  stateDirectory,
-  flags,
-  module,
-  site,
-}: Inputs): Promise<ReadTrail> {
+export async function readTrailOf(inputs: Inputs): Promise<ReadTrail> {
+  const { stateDirectory, flags, module, site } = inputs
   const path = join(stateDirectory, 'audit.jsonl')
   if (!existsSync(path)) {
     throw missing`
@@ -46,11 +42,10 @@ export async function readTrailOf({
 
 /** What the scripts have handed to syslog: the journal, or the files of rsyslog. */
 async function headsInSyslog(words: string): Promise<string[]> {
-  const options = { timeout: 20_000, maxBuffer: 1 << 28 }
   const journal = promisify(execFile)(
     'journalctl',
     ['--identifier=dce-upgrade', '--no-pager', '--output=cat'],
-    options,
+    { timeout: 20_000, maxBuffer: 1 << 28 },
   )
   const texts = [await journal.then(({ stdout }) => stdout).catch(() => '')]
   for (const file of ['/var/log/syslog', '/var/log/messages']) {
@@ -60,13 +55,12 @@ async function headsInSyslog(words: string): Promise<string[]> {
       // it is not there, or not for us
     }
   }
-  return texts
-    .flatMap((text) => text.split('\n'))
-    .flatMap((line) => {
-      const at = line.indexOf(words)
-      const [head] = at < 0 ? [] : (/^[0-9a-f]{64}/.exec(line.slice(at + words.length)) ?? [])
-      return head ? [head] : []
-    })
+  return texts.flatMap((text) =>
+    text
+      .split(words)
+      .slice(1)
+      .flatMap((rest) => /^[0-9a-f]{64}/.exec(rest) ?? []),
+  )
 }
 
 function headsOfSuccess(path: string): string[] {
@@ -120,30 +114,29 @@ export function tellVerdict(
 ) {
   if (tampered) throw notAsWritten(path, tampered)
   if (order === 'show' && json) return
+  const say = (en: string, zh: string) => console.log(lang === 'zh' ? zh : en)
   const known = new Set(heads).size
-  console.log(
-    lang === 'zh'
-      ? `${path}：${records.length} 条记录，与写入时一致（已与 ${known} 个已知哈希比对）。末条记录的哈希：${head}`
-      : `${path}: ${records.length} records, as they were written (held against ${known} known heads). Head: ${head}`,
+  say(
+    `${path}: ${records.length} records, as they were written (held against ${known} known heads). Head: ${head}`,
+    `${path}：${records.length} 条记录，与写入时一致（已与 ${known} 个已知哈希比对）。末条记录的哈希：${head}`,
   )
-  if (behind > 0)
-    console.log(
-      known === 0
-        ? lang === 'zh'
-          ? '没有已知的哈希：无法判断末尾是否被截断。请使用 --head'
-          : 'No head is known: nobody can tell whether its end was cut off. Give one with --head'
-        : lang === 'zh'
-          ? `最后一个已知哈希之后还有 ${behind} 条记录：其后是否被截断或追加，无法判断。请用 --head 给出更新的哈希`
-          : `${behind} records are behind the last known head: nobody can tell whether some were cut off there, or added. Give a newer one with --head`,
+  if (behind > 0 && known === 0)
+    say(
+      'No head is known: nobody can tell whether its end was cut off. Give one with --head',
+      '没有已知的哈希：无法判断末尾是否被截断。请使用 --head',
+    )
+  else if (behind > 0)
+    say(
+      `${behind} records are behind the last known head: nobody can tell whether some were cut off there, or added. Give a newer one with --head`,
+      `最后一个已知哈希之后还有 ${behind} 条记录：其后是否被截断或追加，无法判断。请用 --head 给出更新的哈希`,
     )
 }
 
-function notAsWritten(path: string, { line, en, zh }: Tampered): Failure {
-  return new Failure(
+const notAsWritten = (path: string, { line, en, zh }: Tampered): Failure =>
+  new Failure(
     EXIT.badAudit,
     `${path} is not as it was written, line ${line}: ${en}`,
     `${path} 与写入时不一致，第 ${line} 行：${zh}`,
   ).next`
     keep the file as it is; compare it with a backup of it, or with what syslog has
     请保留原文件，并与其备份或 syslog 中的记录比较`
-}

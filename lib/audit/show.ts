@@ -1,5 +1,5 @@
 import { visible } from '../base/output.ts'
-import { type AuditRecord } from './verify.ts'
+import { type AuditRecord } from './write.ts'
 
 /** A run, as the audit has it. */
 export interface RecordedRun {
@@ -29,61 +29,58 @@ export function runsOf(records: AuditRecord[]): RecordedRun[] {
   return [...runs.values()]
 }
 
+/** The variables of a command: NAME=value … */
+export const variablesOf = (command: AuditRecord): string =>
+  Object.entries(command['variables'] ?? {})
+    .map(([name, value]) => `${name}=${value}`)
+    .join(' ')
+
+/** How a command ended. */
+export const outcomeOf = (ended: AuditRecord): string =>
+  `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s`
+
 /** A run for people. */
 export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
   const say = (en: string, zh: string) => (lang === 'zh' ? zh : en)
   const { start, end, commands, found } = run
-  const { user, sudoUser, sshConnection } = start?.['who'] ?? {}
+  const { user, sudoUser, sshConnection = '' } = start?.['who'] ?? {}
   const ticket = start?.['ticket']
   const cluster = found.find(({ event }) => event === 'cluster')
-  const clock = found.find(({ event }) => event === 'clock')
+  const clock = found.find(({ event }) => event === 'clock')?.['synchronized'] as keyof typeof CLOCK
+  const [address] = sshConnection.split(' ')
+  const result = !end
+    ? say('UNFINISHED: it was killed, or is at work', '未完成：被强制终止，或仍在运行')
+    : end['exitCode'] === 0
+      ? say('done (exit 0)', '完成（退出码 0）')
+      : `${say('FAILED', '失败')} (exit ${end['exitCode']}): ${end['failure'] ?? ''}`
   const lines = [
     `${start?.['script'] ?? ''} --module ${start?.['module'] ?? ''}   ${run.run}`,
-    say('  result    ', '  结果      ') +
-      (!end
-        ? say('UNFINISHED: it was killed, or is at work', '未完成：被强制终止，或仍在运行')
-        : end['exitCode'] === 0
-          ? say('done (exit 0)', '完成（退出码 0）')
-          : `${say('FAILED', '失败')} (exit ${end['exitCode']}): ${end['failure'] ?? ''}`),
+    say('  result    ', '  结果      ') + result,
     say('  when      ', '  时间      ') +
       `${start?.time ?? ''} – ${end?.time ?? ''}` +
-      (clock
-        ? say(
-            ` (clock synchronized: ${clock['synchronized']})`,
-            `（时钟已同步：${CLOCK[clock['synchronized'] as keyof typeof CLOCK]}）`,
-          )
-        : ''),
+      (clock ? say(` (clock synchronized: ${clock})`, `（时钟已同步：${CLOCK[clock]}）`) : ''),
     say('  who       ', '  执行人    ') +
       `${user}@${start?.['host']}` +
       (sudoUser ? say(`, by sudo from ${sudoUser}`, `（由 ${sudoUser} 通过 sudo）`) : '') +
-      (sshConnection
-        ? say(`, from ${sshConnection.split(' ')[0]}`, `，来自 ${sshConnection.split(' ')[0]}`)
-        : '') +
+      (address ? say(`, from ${address}`, `，来自 ${address}`) : '') +
       (ticket ? say(`, ticket ${ticket}`, `，变更单 ${ticket}`) : ''),
-    ...(cluster
-      ? [
-          say('  cluster   ', '  集群      ') +
-            `${cluster['uid']} ${cluster['version']} (${cluster['context']}, ${cluster['user'] ?? '?'})`,
-        ]
-      : []),
-    ...stateLines(found, say),
   ]
+  if (cluster) {
+    const { uid, version, context, user = '?' } = cluster
+    lines.push(say('  cluster   ', '  集群      ') + `${uid} ${version} (${context}, ${user})`)
+  }
+  lines.push(...stateLines(found, say))
   let step = ''
   for (const { command, ended } of commands) {
     if (command['step'] !== step) lines.push('', `  ${(step = command['step'])}`)
-    const variables = Object.entries(command['variables'] ?? {})
-    lines.push(
-      `  ${command.time.slice(11, 19)}  $ ${String(command['command'] ?? '').replaceAll('\n', '\n              ')}`,
-    )
-    if (variables.length > 0)
-      lines.push(`            ${variables.map(([name, value]) => `${name}=${value}`).join(' ')}`)
-    lines.push(
-      `            ${
-        ended
-          ? `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s`
-          : say('no end was recorded', '没有结束记录')
-      }`,
-    )
+    const text = String(command['command'] ?? '').replaceAll('\n', `\n${' '.repeat(14)}`)
+    const variables = variablesOf(command)
+    lines.push(`  ${command.time.slice(11, 19)}  $ ${text}`)
+    for (const each of [
+      ...(variables ? [variables] : []),
+      ended ? outcomeOf(ended) : say('no end was recorded', '没有结束记录'),
+    ])
+      lines.push(' '.repeat(12) + each)
   }
   return visible(lines.join('\n'))
 }
@@ -93,18 +90,16 @@ const CLOCK = { yes: '是', no: '否', unknown: '未知' }
 /** The first and the last known state of each release. */
 function stateLines(found: AuditRecord[], say: (en: string, zh: string) => string): string[] {
   const states = found.filter(({ event }) => event === 'state')
-  const releases = [...new Set(states.map(({ release }) => release))]
-  return releases.flatMap((release) => {
-    const of = states.filter((state) => state['release'] === release)
-    const text = ({ revision, chart, status }: AuditRecord) =>
-      revision === undefined
-        ? say('not there', '不存在')
-        : `revision ${revision}, ${chart}, ${status}`
+  const text = ({ revision, chart, status }: AuditRecord) =>
+    revision === undefined
+      ? say('not there', '不存在')
+      : `revision ${revision}, ${chart}, ${status}`
+  return [...new Set(states.map(({ release }) => release))].flatMap((release) => {
+    const [first, ...more] = states.filter((state) => state['release'] === release)
+    const last = more.at(-1)
     return [
-      say(`  ${release} before: `, `  ${release} 变更前：`) + text(of[0]!),
-      ...(of.length > 1
-        ? [say(`  ${release} after:  `, `  ${release} 变更后：`) + text(of.at(-1)!)]
-        : []),
+      say(`  ${release} before: `, `  ${release} 变更前：`) + text(first!),
+      ...(last ? [say(`  ${release} after:  `, `  ${release} 变更后：`) + text(last)] : []),
     ]
   })
 }

@@ -1,17 +1,5 @@
 import { linesOf, sha256 } from '../base/hash.ts'
-import { isRecord } from './write.ts'
-
-/** A record of the audit: its fields are those that the scripts gave it. */
-export interface AuditRecord {
-  seq: number
-  time: string
-  run: string
-  event: string
-  prev: string
-  torn?: string
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
-  [field: string]: any
-}
+import { type AuditRecord, recordIn } from './write.ts'
 
 /** What is wrong with a trail, and in which line: the first that is not as it was written. */
 export interface Tampered {
@@ -41,7 +29,6 @@ export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
   const all = linesOf(bytes).map((line) => ({ line, record: recordIn(line) }))
   const records: AuditRecord[] = []
   const hashes: string[] = []
-  let before = '' // the sha256 of the last whole record
   let torn: Buffer[] = []
   let tampered: Tampered | undefined
   const found = (line: number, en: string, zh: string) => (tampered ??= { line, en, zh })
@@ -54,25 +41,23 @@ export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
       if (cut) found(at - torn.length, 'it is no record', '不是有效的记录')
       else found(at, 'a line before it was removed', '其前面有一行被删除')
     }
-    const follows = record.prev === (before || sha256(''))
-    const isNext = record.seq === records.length + 1
+    const follows = record.prev === (hashes.at(-1) ?? sha256(''))
+    const number = records.length + 1
     const hash = sha256(line)
-    if (follows && !isNext) found(at, 'it was changed', '该行被修改')
-    else if (!follows && !isNext)
+    if (!follows && record.seq !== number)
       found(
         at,
-        `it has the number ${record.seq}, not ${records.length + 1}: lines were removed, inserted or reordered here`,
-        `其序号为 ${record.seq}，应为 ${records.length + 1}：此处有行被删除、插入或调换`,
+        `it has the number ${record.seq}, not ${number}: lines were removed, inserted or reordered here`,
+        `其序号为 ${record.seq}，应为 ${number}：此处有行被删除、插入或调换`,
       )
     else if (!follows) {
       // which of the two was changed? The record behind, or a known head, knows this one
       const next = all.slice(at).find((each) => each.record)?.record
       const isKnown = heads.includes(hash) || next?.prev === hash
       found(isKnown && index > 0 ? at - 1 - torn.length : at, 'it was changed', '该行被修改')
-    }
+    } else if (record.seq !== number) found(at, 'it was changed', '该行被修改')
     records.push(record)
     hashes.push(hash)
-    before = hash
     torn = []
   })
   if (torn.length > 0) found(all.length - torn.length + 1, 'it is cut off', '该行不完整')
@@ -84,19 +69,9 @@ export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
       `the record with the sha256 ${missing} is not there: the end was cut off, or all of it was replaced`,
       `缺少 sha256 为 ${missing} 的记录：末尾被截断，或整个文件被替换`,
     )
-  const lastKnown = hashes.findLastIndex((hash) => heads.includes(hash))
-  return {
-    records,
-    head: before,
-    behind: hashes.length - 1 - lastKnown,
-    tampered,
-  }
+  const behind = hashes.length - 1 - hashes.findLastIndex((hash) => heads.includes(hash))
+  return { records, head: hashes.at(-1) ?? '', behind, tampered }
 }
 
 const joined = (lines: Buffer[]) =>
   Buffer.concat(lines.flatMap((line, index) => (index > 0 ? [Buffer.from('\n'), line] : [line])))
-
-function recordIn(line: Buffer): AuditRecord | undefined {
-  const text = line.toString()
-  return isRecord(text) ? JSON.parse(text) : undefined
-}

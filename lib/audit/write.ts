@@ -7,6 +7,18 @@ import { whileLocked } from '../base/locks.ts'
 /** One record: what happened, and what belongs to it. */
 export type Fact = { event: string } & Record<string, unknown>
 
+/** A record as it is in the file: its fields are those that the scripts gave it. */
+export interface AuditRecord {
+  seq: number
+  time: string
+  run: string
+  event: string
+  prev: string
+  torn?: string
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  [field: string]: any
+}
+
 /** The audit of a module, as a run writes to it. */
 export interface OpenTrail {
   /** the file */
@@ -23,12 +35,9 @@ export interface OpenTrail {
  * The audit of a module, `audit.jsonl`: one JSON record a line, each with its number (`seq`) and the
  * sha256 of the record before (`prev`), so that a change shows (lib/audit/verify.ts).
  */
-export const openTrail = (path: string, run: string): OpenTrail => ({
-  path,
-  run,
-  head: '',
-  pending: [],
-})
+export function openTrail(path: string, run: string): OpenTrail {
+  return { path, run, head: '', pending: [] }
+}
 
 /**
  * Records a question to a tool, which changes nothing: it is written together with the next record,
@@ -41,16 +50,12 @@ export function noteQuestion(
   { exitCode, seconds }: { exitCode: number; seconds: number },
 ) {
   const question = { event: 'question', command, variables, exitCode }
-  const same = trail.pending.find((each) => {
-    const { time: _, seconds: __, times: ___, ...rest } = each
-    return isDeepStrictEqual(rest, question)
-  })
-  if (same) {
-    same['times'] = Number(same['times']) + 1
-    same['seconds'] = Number(same['seconds']) + seconds
-  } else {
-    noteFact(trail, { ...question, seconds, times: 1 })
-  }
+  const same = trail.pending.find(({ time: _, seconds: __, times: ___, ...rest }) =>
+    isDeepStrictEqual(rest, question),
+  )
+  if (!same) return noteFact(trail, { ...question, seconds, times: 1 })
+  same['times'] = Number(same['times']) + 1
+  same['seconds'] = Number(same['seconds']) + seconds
 }
 
 /**
@@ -71,21 +76,21 @@ export function append(trail: OpenTrail, fact: Fact) {
   try {
     // two scripts of one module may write at the same time
     whileLocked(path, 'a+', (descriptor) => {
-      const { last, torn, isOpen } = endOf(descriptor)
+      const { seq, hash, torn, isOpen } = endOf(descriptor)
       // what a full disk or a crash cut off is ended, and stays as evidence
       let text = isOpen ? '\n' : ''
-      let seq = last ? Number(JSON.parse(last).seq) : 0
-      let newest = last
-      const cut = torn.length > 0 && { torn: sha256(torn) }
+      let prev = hash
       for (const [index, each] of [...trail.pending, fact].entries()) {
-        const record = { seq: ++seq, time: new Date().toISOString(), run, ...each }
-        newest = JSON.stringify({ ...record, ...(index === 0 && cut), prev: sha256(newest) })
-        text += newest + '\n'
+        const cut = index === 0 && torn.length > 0 && { torn: sha256(torn) }
+        const record = { seq: seq + index + 1, time: new Date().toISOString(), run, ...each }
+        const line = JSON.stringify({ ...record, ...cut, prev })
+        prev = sha256(line)
+        text += line + '\n'
       }
       const bytes = Buffer.from(text)
       if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('only a part was written')
       fsyncSync(descriptor)
-      trail.head = sha256(newest)
+      trail.head = prev
       trail.pending = []
     })
   } catch (error) {
@@ -114,14 +119,13 @@ export function headForSyslog({ path, head }: OpenTrail, module: string, site: s
 }
 
 /**
- * The last whole record of the file, what stands behind it (lines that were cut off, without their last
- * line break), and whether the file ends without a line break.
+ * The number and the sha256 of the last whole record of the file, what is behind it (lines that were cut
+ * off, without their last line break), and whether the file ends without a line break.
  */
-function endOf(descriptor: number): { last: string; torn: Buffer; isOpen: boolean } {
-  const { size } = fstatSync(descriptor)
+function endOf(descriptor: number) {
   let text = Buffer.alloc(0)
   let isOpen = false
-  for (let end = size; end > 0;) {
+  for (let end = fstatSync(descriptor).size; end > 0;) {
     const piece = Buffer.alloc(Math.min(end, 65536))
     end -= piece.length
     readSync(descriptor, piece, 0, piece.length, end)
@@ -130,22 +134,22 @@ function endOf(descriptor: number): { last: string; torn: Buffer; isOpen: boolea
     const lines = linesOf(text)
     // the first line is whole where the file begins with it
     for (let index = lines.length - 1; index >= (end > 0 ? 1 : 0); index--) {
-      const line = lines[index]!.toString()
-      if (!isRecord(line)) continue
+      const record = recordIn(lines[index]!)
+      if (!record) continue
       const behind = lines.slice(0, index + 1).reduce((sum, { length }) => sum + length + 1, 0)
       const torn = text.subarray(behind, isOpen ? undefined : -1)
-      return { last: line, torn, isOpen }
+      return { seq: record.seq, hash: sha256(lines[index]!), torn, isOpen }
     }
   }
-  return { last: '', torn: isOpen ? text : text.subarray(0, -1), isOpen }
+  return { seq: 0, hash: sha256(''), torn: isOpen ? text : text.subarray(0, -1), isOpen }
 }
 
-/** Is it a whole record? Its last field is the hash of the one before. */
-export function isRecord(line: string): boolean {
+/** The record of a line; undefined where it is not a whole one: its last field is the hash of the one before. */
+export function recordIn(line: Buffer): AuditRecord | undefined {
   try {
-    const { seq, prev } = JSON.parse(line)
-    return typeof seq === 'number' && typeof prev === 'string'
+    const record = JSON.parse(line.toString())
+    return typeof record.seq === 'number' && typeof record.prev === 'string' ? record : undefined
   } catch {
-    return false
+    return undefined
   }
 }

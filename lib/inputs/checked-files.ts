@@ -1,9 +1,10 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv'
+import { Ajv, type ErrorObject } from 'ajv'
 import { parse } from 'yaml'
 import { didYouMean } from '../base/did-you-mean.ts'
 import { type Failure, misconfigured } from '../base/failure.ts'
+import { memo } from '../base/memo.ts'
 import { ROOT } from '../base/root.ts'
 
 /** The modules that have a descriptor. */
@@ -17,7 +18,7 @@ export function moduleNames(): string[] {
  * Reads a JSON or YAML file and holds it against its schema.
  * @throws Failure 78 with the path inside the file and a sentence
  */
-export function readChecked<T>(path: string, kind: Kind): T {
+export function readChecked<T>(path: string, kind: 'module' | 'site' | 'manual' | 'reasons'): T {
   let value: unknown
   try {
     value = parse(readFileSync(path, 'utf8'), { schema: 'core' })
@@ -34,7 +35,6 @@ export function readChecked<T>(path: string, kind: Kind): T {
   return value as T
 }
 
-type Kind = 'module' | 'site' | 'manual' | 'reasons'
 // a test holds the schemas themselves against the standard's; to do it here would take most of the time
 const ajv = new Ajv({
   allErrors: true,
@@ -43,15 +43,9 @@ const ajv = new Ajv({
   meta: false,
   validateSchema: false,
 })
-/** A cache: to make one takes a while. */
-const validators = new Map<Kind, ValidateFunction>()
-
-function validatorOf(kind: Kind): ValidateFunction {
-  const path = join(ROOT, `modules/schemas/${kind}.schema.json`)
-  const validate = validators.get(kind) ?? ajv.compile(JSON.parse(readFileSync(path, 'utf8')))
-  validators.set(kind, validate)
-  return validate
-}
+const validatorOf = memo((kind) =>
+  ajv.compile(JSON.parse(readFileSync(join(ROOT, `modules/schemas/${kind}.schema.json`), 'utf8'))),
+)
 
 const UNKNOWN_KEY = 'additionalProperties'
 
@@ -63,14 +57,8 @@ export function wrongFile(path: string, problem: string): Failure {
 }
 
 /** What is wrong, as a path inside the file and a sentence. */
-function sentence({
-  instancePath,
-  message,
-  params,
-  parentSchema,
-  keyword,
-  data,
-}: ErrorObject): string {
+function sentence(error: ErrorObject): string {
+  const { instancePath, message, params, parentSchema, keyword, data } = error
   const where = `${instancePath || '/'}: `
   if (keyword === UNKNOWN_KEY) {
     const known = Object.keys(parentSchema?.['properties'] ?? {}).filter((key) => key !== '$schema')

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, realpathSync } from 'node:fs'
-import { basename } from 'node:path'
+import { parse } from 'node:path'
 import minimist from 'minimist'
 import { didYouMean } from '../base/did-you-mean.ts'
 import { EXIT_MEANINGS, wrongUsage } from '../base/failure.ts'
@@ -29,18 +29,15 @@ function commandLine(scriptPath: string): string[] {
  */
 export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[]): Flags {
   const names = [...own, ...(orders ? EVERY_READER : EVERY_SCRIPT)]
-  const script = basename(scriptPath).replace(/\.\w+$/, '')
+  const script = parse(scriptPath).name
   const words = commandLine(realpathSync(scriptPath))
-  const known = names.map((name) => `--${name}`)
-  const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
   if (words.includes('--help') || words.includes('-h')) {
     console.log(help(scriptPath, names, orders))
     process.exit(0)
   }
   const order = orders?.includes(words[0] ?? '') ? words.shift()! : ''
-  if (orders && orders.length > 0 && !order) {
-    const [first = ''] = words
-    const guess = didYouMean(first, orders)
+  if (orders?.length && !order) {
+    const guess = didYouMean(words[0] ?? '', orders)
     throw wrongUsage`
       the first word must be ${orders.join(' or ')}.${guess.en}
       第一个参数应为 ${orders.join(' 或 ')}。${guess.zh}`
@@ -53,59 +50,30 @@ export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[
         多余的参数 “${word}”。${isModule ? `您是不是想输入 --module ${word}？` : ''}`
     }
     const flag = word.replace(/=.*/s, '')
-    const guess = didYouMean(flag, known)
+    const guess = didYouMean(
+      flag,
+      names.map((name) => `--${name}`),
+    )
     throw wrongUsage`
       ${flag} is not a flag of ${script}.${guess.en}
       ${script} 没有参数 ${flag}。${guess.zh}`
   }
+  const switches: string[] = names.filter((name) => !meaning(name).value)
   for (const word of words) {
     // minimist would take `--no-x` for `--x false`, `--install=no` for `--install`, `-x` for `--x`
-    if (/^--no-/.test(word) || /^-[^-]/.test(word) || word === '--') refuse(word)
-    const [flag, value] = word.split(/=(.*)/s)
-    const name = flag?.replace(/^--/, '') as FlagName
-    if (value !== undefined && names.includes(name) && !meaning(name).value) {
+    if (/^(--no-|-[^-]|--$)/.test(word)) refuse(word)
+    const [, flag] = /^--([^=]+)=/.exec(word) ?? []
+    if (flag && switches.includes(flag))
       throw wrongUsage`
-        ${flag} takes no value
-        ${flag} 不带值`
-    }
+        --${flag} takes no value
+        --${flag} 不带值`
   }
   const parsed = minimist(words, {
     string: names.filter((name) => meaning(name).value),
-    boolean: names.filter((name) => !meaning(name).value),
+    boolean: switches,
     unknown: refuse,
   })
-  for (const name of names) {
-    const { value: form = '', form: pattern, example } = meaning(name)
-    const value: unknown = parsed[name]
-    if (typeof value !== 'string') {
-      if (Array.isArray(value))
-        throw wrongUsage`
-        --${name} is given twice
-        --${name} 重复出现`
-      continue
-    }
-    if (value === '') {
-      throw wrongUsage`
-        --${name} needs a value: ${form}
-        --${name} 需要一个值：${form}`
-    }
-    if (
-      name === 'timeout' &&
-      pattern?.test(value) &&
-      timeLimit({ timeout: value }).seconds > 86_400
-    ) {
-      throw wrongUsage`
-        --timeout ${value} is more than a day
-        --timeout ${value} 超过一天`
-    }
-    if (pattern && !pattern.test(value)) {
-      throw wrongUsage(
-        `--${name} ${JSON.stringify(value)} must be ${example ?? form}` + placeholderHint(value).en,
-        `--${name} 的值 ${JSON.stringify(value)} 无效，应为 ${example ?? form}` +
-          placeholderHint(value).zh,
-      )
-    }
-  }
+  for (const name of names) refuseWrongValue(name, parsed[name])
   if (!parsed['module']) {
     const all = moduleNames().join(', ')
     throw wrongUsage`
@@ -113,44 +81,57 @@ export function parseFlags(scriptPath: string, own: FlagName[], orders?: string[
       缺少 --module，例如：npx zx scripts/${script}.mts --module mspider。已知模块：${all}`
   }
   return {
-    ...parsed,
     via: 'repo',
     site: 'site.yaml',
     format: 'terminal',
     order,
     // gigabytes take hours
     ...(names.includes('bundle') && { timeout: '3h' }),
-    ...defined(parsed),
+    ...parsed,
     parallel: Number(parsed['parallel'] ?? 4),
   } as unknown as Flags
 }
 
-const defined = (parsed: Record<string, unknown>) =>
-  Object.fromEntries(Object.entries(parsed).filter(([, value]) => value !== undefined))
+const meaning = (name: FlagName): FlagMeaning => FLAGS[name]
 
-function placeholderHint(value: string): { en: string; zh: string } {
-  return /[{}\s]/.test(value)
-    ? {
-        en: ', without { } or blanks: is it a placeholder of the manual?',
-        zh: '，不能含有 { } 或空白：是否为手册中的占位符？',
-      }
-    : { en: '', zh: '' }
+function refuseWrongValue(name: FlagName, value: unknown) {
+  if (Array.isArray(value))
+    throw wrongUsage`
+      --${name} is given twice
+      --${name} 重复出现`
+  if (typeof value !== 'string') return
+  const { value: form = '', form: pattern, example = form } = meaning(name)
+  if (value === '')
+    throw wrongUsage`
+      --${name} needs a value: ${form}
+      --${name} 需要一个值：${form}`
+  if (pattern && !pattern.test(value)) {
+    const isPlaceholder = /[{}\s]/.test(value)
+    throw wrongUsage`
+      --${name} ${JSON.stringify(value)} must be ${example}${isPlaceholder ? ', without { } or blanks: is it a placeholder of the manual?' : ''}
+      --${name} 的值 ${JSON.stringify(value)} 无效，应为 ${example}${isPlaceholder ? '，不能含有 { } 或空白：是否为手册中的占位符？' : ''}`
+  }
+  if (name === 'timeout' && timeLimit({ timeout: value }).seconds > 86_400)
+    throw wrongUsage`
+      --timeout ${value} is more than a day
+      --timeout ${value} 超过一天`
 }
 
 /** What the script says of itself in the remark that it begins with, and its flags. */
 function help(scriptPath: string, names: FlagName[], orders: string[] = []): string {
-  const script = basename(scriptPath).replace(/\.\w+$/, '')
   const [remark] = /^(\/\/.*\n)*/.exec(readFileSync(scriptPath, 'utf8'))!
-  const rows = names.map((name): [string, FlagMeaning] => [name, FLAGS[name]])
-  const flag = ([name, { value }]: [string, FlagMeaning]) => `--${name}${value ? ' ' + value : ''}`
-  const width = Math.max(...rows.map((row) => flag(row).length))
+  const rows = names.map((name) => {
+    const { value, en, zh } = meaning(name)
+    return { flag: value ? `--${name} ${value}` : `--${name}`, en, zh }
+  })
+  const width = Math.max(...rows.map(({ flag }) => flag.length))
   return [
     remark.replace(/^\/\/ ?/gm, ''),
-    `npx zx scripts/${script}.mts ${orders.length > 0 ? `${orders.join('|')} ` : ''}--module NAME [flags]`,
+    `npx zx scripts/${parse(scriptPath).name}.mts ${orders.length > 0 ? `${orders.join('|')} ` : ''}--module NAME [flags]`,
     '',
-    ...rows.flatMap((row) => [
-      `  ${flag(row).padEnd(width)}  ${row[1].en}`,
-      `  ${''.padEnd(width)}  ${row[1].zh}`,
+    ...rows.flatMap(({ flag, en, zh }) => [
+      `  ${flag.padEnd(width)}  ${en}`,
+      `  ${''.padEnd(width)}  ${zh}`,
     ]),
     '',
     `Modules · 模块: ${moduleNames().join(', ')}`,

@@ -13,6 +13,7 @@ export interface FlagMeaning {
 }
 
 const WORD = /^[^\s{}]+$/
+const PATH = /^[^{}]+$/
 
 /** Every flag that a script may take. */
 export const FLAGS = {
@@ -27,7 +28,7 @@ export const FLAGS = {
     value: 'PATH',
     en: 'the chart package: a directory or a .tgz (with --via package)',
     zh: 'chart 包：目录或 .tgz 文件（与 --via package 一起使用）',
-    form: /^[^{}]+$/,
+    form: PATH,
   },
   version: {
     value: 'VERSION',
@@ -49,7 +50,7 @@ export const FLAGS = {
     value: 'FILE',
     en: 'the values for --install',
     zh: '--install 使用的参数文件',
-    form: /^[^{}]+$/,
+    form: PATH,
   },
   'allow-downgrade': {
     en: 'allow a version older than the deployed one',
@@ -59,14 +60,9 @@ export const FLAGS = {
     value: 'PATH',
     en: 'a bundle, the download around it, or a directory of bundles (default: the directory that the manual names)',
     zh: '离线包、其外层下载文件，或存放离线包的目录（默认：手册中的目录）',
-    form: /^[^{}]+$/,
+    form: PATH,
   },
-  node: {
-    value: 'NAME',
-    en: 'only this node',
-    zh: '仅处理这一个节点',
-    form: WORD,
-  },
+  node: { value: 'NAME', en: 'only this node', zh: '仅处理这一个节点', form: WORD },
   local: {
     en: 'only the machine that one stands on, without ssh',
     zh: '仅处理当前机器，不使用 ssh',
@@ -86,10 +82,7 @@ export const FLAGS = {
     en: 'instead of --module: every module with a bundle in the --bundle directory',
     zh: '代替 --module：处理 --bundle 目录中有离线包的所有模块',
   },
-  quiet: {
-    en: 'print nothing unless it fails (for cron)',
-    zh: '仅在失败时输出（用于 cron）',
-  },
+  quiet: { en: 'print nothing unless it fails (for cron)', zh: '仅在失败时输出（用于 cron）' },
   json: {
     en: 'print nothing but the outcome, as one JSON object',
     zh: '只输出结果（一个 JSON 对象）',
@@ -136,7 +129,7 @@ export const FLAGS = {
     value: 'FILE',
     en: 'the site file (default site.yaml)',
     zh: '站点配置文件（默认 site.yaml）',
-    form: /^[^{}]+$/,
+    form: PATH,
   },
   'dry-run': {
     en: 'run nothing; print the commands as a bash script',
@@ -146,6 +139,7 @@ export const FLAGS = {
 } satisfies Record<string, FlagMeaning>
 
 export type FlagName = keyof typeof FLAGS
+/** the flags of every script that changes something */
 export const EVERY_SCRIPT: FlagName[] = [
   'module',
   'timeout',
@@ -158,28 +152,17 @@ export const EVERY_SCRIPT: FlagName[] = [
 /** of those that only read */
 export const EVERY_READER: FlagName[] = ['module', 'site', 'help']
 
-export interface Flags {
+/** The flags that have a value, and those that are switches. */
+type Valued = { [F in FlagName]: (typeof FLAGS)[F] extends { value: string } ? F : never }[FlagName]
+type Switch = Exclude<FlagName, Valued>
+
+/** What was given, and what holds where nothing was. */
+export interface Flags
+  extends Partial<Record<Exclude<Valued, 'parallel'>, string>>, Record<Switch, boolean> {
   module: string
   via: Via
-  chart?: string
-  version?: string
-  release?: string
-  install: boolean
-  values?: string
-  'allow-downgrade': boolean
-  bundle?: string
-  node?: string
-  local: boolean
   parallel: number
-  'replace-tags': boolean
-  quiet: boolean
-  json: boolean
-  timeout?: string
-  ticket?: string
   site: string
-  'dry-run': boolean
-  head?: string
-  run?: string
   /** undefined where none was given: both */
   lang?: 'en' | 'zh'
   format: 'terminal' | 'html' | 'md'

@@ -1,4 +1,4 @@
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { dirname, join, parse, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { misconfigured, wrongUsage } from '../base/failure.ts'
 import { parseFlags } from './command-line.ts'
@@ -17,7 +17,6 @@ import { type Inputs, type Module, type Release, type Site } from './types.ts'
  */
 export function readInputs(scriptUrl: string, names: FlagName[], orders?: string[]): Inputs {
   const scriptPath = fileURLToPath(scriptUrl)
-  const script = basename(scriptPath).replace(/\.\w+$/, '')
   const flags = parseFlags(scriptPath, names, orders)
   const { module, modulePath } = readModule(flags.module)
   const sitePath = resolve(flags.site)
@@ -39,12 +38,11 @@ export function readInputs(scriptUrl: string, names: FlagName[], orders?: string
   if (names.includes('chart')) refuseWrongPath(flags, module, releases, site)
   const stateDirectory = join(dirname(sitePath), 'state', site.name, module.name)
   // commands run in the state directory; paths of the command line are of the present directory
-  if (flags.chart) flags.chart = fromDirectory(stateDirectory, flags.chart)
-  if (flags.values) flags.values = fromDirectory(stateDirectory, flags.values)
-  if (flags.bundle) flags.bundle = fromDirectory(stateDirectory, flags.bundle)
+  for (const name of ['chart', 'values', 'bundle'] as const)
+    if (flags[name]) flags[name] = fromDirectory(stateDirectory, flags[name])
   return {
     scriptPath,
-    script,
+    script: parse(scriptPath).name,
     flags,
     takesVia: names.includes('via'),
     module,

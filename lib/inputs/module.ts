@@ -20,20 +20,17 @@ export function readModule(name: string): { module: Module; modulePath: string }
   }
   const modulePath = join(ROOT, 'modules', `${name}.json`)
   const module = readChecked<Module>(modulePath, 'module')
-  if (module.name !== name) {
+  const { releases } = module
+  const hasTwice = (values: string[]) => new Set(values).size < values.length
+  if (module.name !== name)
     throw wrongFile(modulePath, `/name: must be "${name}", as the file is called`)
-  }
-  const named = module.releases.map(({ release }) => release)
-  if (new Set(named).size < named.length) {
+  if (hasTwice(releases.map(({ release }) => release)))
     throw wrongFile(modulePath, '/releases: two releases have the same name')
-  }
-  const backups = module.releases.map(({ backup }) => backup)
-  if (new Set(backups).size < backups.length) {
+  if (hasTwice(releases.map(({ backup }) => backup)))
     throw wrongFile(
       modulePath,
       '/releases: each release needs a backup of its own; two have the same name',
     )
-  }
   return { module, modulePath }
 }
 

@@ -28,29 +28,29 @@ export function readSite(sitePath: string): Site {
       )
     }
   }
-  const { chartRepository: repository } = site
-  const scheme = repository.kind === 'OCI' ? /^oci:/ : /^https?:/
+  const { chartRepository: repository, nodes } = site
+  const [scheme, wanted] =
+    repository.kind === 'OCI' ? [/^oci:/, 'oci://'] : [/^https?:/, 'http:// or https://']
   if (repository.url && !scheme.test(repository.url)) {
-    const wanted = repository.kind === 'OCI' ? 'oci://' : 'http:// or https://'
     throw wrongFile(
       sitePath,
       `/chartRepository/url: must begin with ${wanted} for ${repository.kind}`,
     )
   }
+  repository.url &&= repository.url.replace(/\/+$/, '')
 
-  if (site.containerRegistryCaFile)
-    site.containerRegistryCaFile = resolve(dirname(sitePath), site.containerRegistryCaFile)
-  if (repository.caFile) repository.caFile = resolve(dirname(sitePath), repository.caFile)
-  for (const settings of [site.nodes, ...(site.nodes?.list ?? [])]) {
+  const besideSite = (path: string) => resolve(dirname(sitePath), path)
+  site.containerRegistryCaFile &&= besideSite(site.containerRegistryCaFile)
+  repository.caFile &&= besideSite(repository.caFile)
+  for (const settings of nodes ? [nodes, ...(nodes.list ?? [])] : []) {
     for (const file of ['identityFile', 'knownHostsFile'] as const) {
-      const path = settings?.[file]
-      if (path && !path.startsWith('~/')) settings[file] = resolve(dirname(sitePath), path)
+      const path = settings[file]
+      if (path && !path.startsWith('~/')) settings[file] = besideSite(path)
     }
   }
-  const listed = site.nodes?.list?.map(({ name }) => name) ?? []
+  const listed = nodes?.list?.map(({ name }) => name) ?? []
   const twice = listed.find((name, index) => listed.indexOf(name) < index)
   if (twice) throw wrongFile(sitePath, `/nodes/list: ${twice} stands twice`)
-  if (repository.url) repository.url = repository.url.replace(/\/+$/, '')
   return site
 }
 

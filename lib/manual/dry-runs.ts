@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { bug } from '../base/failure.ts'
 import { ROOT } from '../base/root.ts'
 import { moduleNames } from '../inputs/checked-files.ts'
@@ -10,10 +11,8 @@ import { ledger, type Way } from './ledger.ts'
 /** What a script prints with --dry-run for site.example.yaml, and for which way. */
 export interface DryRun extends Way {
   script: string
-  isInstall?: boolean
   sections: Section[]
 }
-type Started = Omit<DryRun, 'sections'>
 
 /** A heading of a dry run, and the commands below it. */
 export interface Section {
@@ -24,38 +23,33 @@ export interface Section {
   commands: string[]
 }
 
-const directory = join(ROOT, 'modules/manuals/dry-runs')
+const way = { via: 'repo', kind: 'HARBOR' } as const
 
-/** The dry runs that the trace of a module takes its commands from. */
-const RUNS: [form: string, run: Started][] = [
-  ['sync-images.MODULE', { script: 'sync-images', via: 'repo', kind: 'HARBOR' }],
-  ['sync-images.MODULE.local', { script: 'sync-images', via: 'repo', kind: 'LOCAL' }],
-  ['load-images.MODULE', { script: 'load-images', via: 'repo', kind: 'HARBOR' }],
-  ['upgrade.MODULE.repo', { script: 'upgrade', via: 'repo', kind: 'HARBOR' }],
-  ['upgrade.MODULE.package', { script: 'upgrade', via: 'package', kind: 'HARBOR' }],
-  [
-    'upgrade.MODULE.repo.install',
-    { script: 'upgrade', via: 'repo', kind: 'HARBOR', isInstall: true },
-  ],
-]
+/** The dry runs that the trace of a module takes its commands from, by the names of their files. */
+const RUNS: Record<string, Omit<DryRun, 'sections'>> = {
+  'sync-images.MODULE': { ...way, script: 'sync-images' },
+  'sync-images.MODULE.local': { ...way, script: 'sync-images', kind: 'LOCAL' },
+  'load-images.MODULE': { ...way, script: 'load-images' },
+  'upgrade.MODULE.repo': { ...way, script: 'upgrade' },
+  'upgrade.MODULE.package': { ...way, script: 'upgrade', via: 'package' },
+  'upgrade.MODULE.repo.install': { ...way, script: 'upgrade' },
+}
 
 /** Where the dry run of a name is kept, `upgrade.mspider.repo`; undefined where no trace needs it. */
 export function recordOf(name: string): string | undefined {
   const [, module = ''] = name.split('.')
-  const isOne =
-    moduleNames().includes(module) && RUNS.some(([form]) => form.replace('MODULE', module) === name)
-  return isOne ? join(directory, `${name}.sh`) : undefined
+  const isOne = moduleNames().includes(module) && name.replace(`.${module}`, '.MODULE') in RUNS
+  return isOne ? join(ROOT, 'modules/manuals/dry-runs', `${name}.sh`) : undefined
 }
 
 /** The dry runs of a module that are kept beside the ledgers; [] of a module that has none there. */
-export function recordedDryRuns(module: string): DryRun[] {
-  return RUNS.flatMap(([form, run]) => {
-    const path = recordOf(form.replace('MODULE', module))
+export const recordedDryRuns = (module: string): DryRun[] =>
+  Object.entries(RUNS).flatMap(([name, run]) => {
+    const path = recordOf(name.replace('MODULE', module))
     return path && existsSync(path)
       ? [{ ...run, sections: sectionsOf(readFileSync(path, 'utf8')) }]
       : []
   })
-}
 
 /**
  * The commands of a dry run, below the headings that they are run under; what is above the first
@@ -99,16 +93,18 @@ function endOfCommand(lines: string[], first: number): number {
   return lines.length - 1
 }
 
+const wordOfShell = (word: string) => new RegExp(`(^|[;&|\\n])\\s*${word}\\b`, 'g')
+const PAIRS = [
+  [/\(/g, /\)/g],
+  [wordOfShell('if'), wordOfShell('fi')],
+  [wordOfShell('do'), wordOfShell('done')],
+] as const
+
 /** Is no quote, parenthesis, if or do of a piece of shell left open? */
 function isClosed(shell: string): boolean {
   const bare = shell.replaceAll(/\\[^]|'[^']*'|"(?:\\[^]|[^"\\])*"/g, ' ')
   const count = (what: RegExp) => (bare.match(what) ?? []).length
-  return (
-    !/['"]/.test(bare) &&
-    count(/\(/g) <= count(/\)/g) &&
-    count(/(^|[;&|\n])\s*if\b/g) <= count(/(^|[;&|\n])\s*fi\b/g) &&
-    count(/(^|[;&|\n])\s*do\b/g) <= count(/(^|[;&|\n])\s*done\b/g)
-  )
+  return !/['"]/.test(bare) && PAIRS.every(([open, close]) => count(open) <= count(close))
 }
 
 /**
@@ -121,43 +117,33 @@ export async function startedDryRuns(
   { name, releases }: Module,
   scripts: string,
 ): Promise<DryRun[]> {
-  const way = { via: 'repo', kind: 'HARBOR' } as const
-  const runs: [Started, string[]][] = [
-    [{ ...way, script: 'sync-images' }, []],
-    [{ ...way, script: 'load-images' }, []],
-    [{ ...way, script: 'upgrade' }, []],
+  const started = async (script: string, via: Way['via'], ...args: string[]): Promise<DryRun> => {
+    const path = join(scripts, `${script}.mts`)
+    const words = ['--module', name, '--site', 'site.example.yaml', '--dry-run', ...args]
+    return { ...way, script, via, sections: sectionsOf(await outputOf(path, words)) }
+  }
+  return Promise.all([
+    started('sync-images', 'repo'),
+    started('load-images', 'repo'),
+    started('upgrade', 'repo'),
     // a chart package is of one release
-    ...releases.map(({ release, chart }): [Started, string[]] => [
-      { ...way, script: 'upgrade', via: 'package' },
-      ['--release', release, '--via', 'package', '--chart', `original-chart/${chart}`],
-    ]),
-  ]
-  return Promise.all(
-    runs.map(async ([run, args]) => {
-      const words = ['--module', name, '--site', 'site.example.yaml', '--dry-run', ...args]
-      const text = await outputOf(join(scripts, `${run.script}.mts`), words)
-      return { ...run, sections: sectionsOf(text) }
+    ...releases.map(({ release, chart }) => {
+      const args = ['--release', release, '--via', 'package', '--chart', `original-chart/${chart}`]
+      return started('upgrade', 'package', ...args)
     }),
-  )
+  ])
 }
 
-function outputOf(script: string, words: string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const command = [...process.execArgv, process.argv[1]!, script, ...words]
-    const child = spawn(process.execPath, command, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
-    let said = ''
-    let output = ''
-    child.stdout.on('data', (data) => (output += data))
-    child.stderr.on('data', (data) => (said += data))
-    child.on('error', reject)
-    child.on('close', (exitCode) => {
-      if (exitCode === 0) return resolve(output)
-      const failure = bug`
-        the dry run of ${script} ended with ${exitCode}
-        ${script} 的试运行以 ${exitCode} 结束`
-      reject(failure.said(said))
-    })
-  })
+async function outputOf(script: string, words: string[]): Promise<string> {
+  const command = [...process.execArgv, process.argv[1]!, script, ...words]
+  try {
+    return (await promisify(execFile)(process.execPath, command, { cwd: ROOT })).stdout
+  } catch (error) {
+    const { code, stderr } = error as { code?: unknown; stderr?: string }
+    throw bug`
+      the dry run of ${script} ended with ${code}
+      ${script} 的试运行以 ${code} 结束`.said(stderr)
+  }
 }
 
 /** The sections of a dry run that are of a step of a ledger: those whose heading has its place. */

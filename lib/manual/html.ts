@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { type Block, type Language, type ManualLine, type Row } from './trace.ts'
+import { type Block, type Language, type ManualLine, type Row, WORDS } from './trace.ts'
 
 const CODES: Record<string, string> = { '&': 'amp', '<': 'lt', '>': 'gt', '"': 'quot', "'": '#39' }
 const e = (text: string) => text.replaceAll(/[&<>"']/g, (each) => `&${CODES[each]};`)
@@ -9,12 +9,13 @@ export function toHtml(blocks: Block[], lang: Language): string {
   const [title] = blocks.flatMap((block) =>
     block.is === 'title' ? [`${block.title}: ${block.heading}`] : [],
   )
+  const sign = WORDS[lang].sign.map((name) => `<td>${tagHtml(name)}</td>`).join('')
   const style = readFileSync(new URL('page.css', import.meta.url), 'utf8')
   return `<!doctype html>
 <html lang="${lang === 'zh' ? 'zh-CN' : 'en'}">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${e(title ?? '')}</title><style>${style}</style></head>
-<body>${blocks.map(blockHtml).join('\n')}
+<body>${[...blocks.map(blockHtml), `<table class="sign"><tr>${sign}</tr></table>`].join('\n')}
 </body></html>`
 }
 
@@ -36,23 +37,20 @@ function blockHtml(block: Block): string {
       return `<table><thead><tr>${head}</tr></thead>${block.rows.map(rowHtml).join('\n')}</table>`
     }
     case 'executed':
-      return block.commands.length === 0
-        ? `<div class="executed">${e(block.title)}</div>`
-        : block.commands
-            .map(
-              ({ time, ended, command }) =>
-                `<div class="executed">${e(`${block.title}: ${time}, ${ended}`)}<pre>${e(command)}</pre></div>`,
-            )
-            .join('')
-    case 'sign':
-      return `<table class="sign"><tr>${block.names.map((name) => `<td>${tagHtml(name)}</td>`).join('')}</tr></table>`
+      if (block.commands.length === 0) return `<div class="executed">${e(block.title)}</div>`
+      return block.commands
+        .map(({ time, ended, command }) => {
+          const title = e(`${block.title}: ${time}, ${ended}`)
+          return `<div class="executed">${title}<pre>${e(command)}</pre></div>`
+        })
+        .join('')
   }
 }
 
 const linesHtml = (lines: ManualLine[]) =>
   lines.map(({ number, text }) => `<div><span class="n">${number}</span>${e(text)}</div>`).join('')
 
-const tagHtml = (text: string, name = 'tag') =>
+const tagHtml = (text?: string, name = 'tag') =>
   text ? `<span class="${name}">${e(text)}</span>` : ''
 
 function rowHtml({ is, place, lines, run, tag, isSame, why }: Row): string {
@@ -60,7 +58,7 @@ function rowHtml({ is, place, lines, run, tag, isSame, why }: Row): string {
   if (is === 'heading') return `<tr class="heading"><td colspan="2">${manual}</td></tr>`
   if (is === 'aside') return `<tr class="aside"><td>${manual}</td><td>${tagHtml(tag)}</td></tr>`
   const ours = run
-    .map(({ text, note }) => `<div class="run">${tagHtml(note ?? '')}<pre>${e(text)}</pre></div>`)
+    .map(({ text, note }) => `<div class="run">${tagHtml(note)}<pre>${e(text)}</pre></div>`)
     .join('')
   const reasons = why
     .map(

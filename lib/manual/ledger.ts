@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { memo } from '../base/memo.ts'
 import { ROOT } from '../base/root.ts'
 import { readChecked, wrongFile } from '../inputs/checked-files.ts'
 import { type Via } from '../inputs/flags.ts'
@@ -18,7 +19,7 @@ interface Where {
 }
 
 /** A step of a manual: what modules/schemas/manual.schema.json says of it. */
-interface LedgerStep {
+export interface LedgerStep {
   step: StepName
   via?: Via
   en: string
@@ -30,25 +31,13 @@ interface LedgerStep {
   run?: string[]
 }
 
-/** Why we run something else than the manual prints; the page says what each means. */
-export const REASON_KINDS = [
-  'misprint',
-  'unsafe',
-  'ambiguous',
-  'unstated',
-  'efficient',
-  'redundant',
-  'alternative',
-  'value',
-] as const
-export type ReasonKind = (typeof REASON_KINDS)[number]
-
 /** A reason of modules/manuals/reasons.yaml, and the lines that it is given for. */
 export interface Difference {
   /** left out: all lines of the row */
   line?: string
   name: string
-  kind: ReasonKind
+  /** one of modules/schemas/reasons.schema.json; lib/manual/words.yaml says what each means */
+  kind: string
   en: string
   zh: string
 }
@@ -79,24 +68,8 @@ export interface LedgerCommand extends Where {
   differs: Difference[]
 }
 
-/** The steps that the ledgers know. */
-export type StepName =
-  | 'load-image-yaml'
-  | 'sync-images'
-  | 'unpack-bundle'
-  | 'load-images'
-  | 'tag-images'
-  | 'repo-list'
-  | 'repo-add'
-  | 'repo-update'
-  | 'search-repo'
-  | 'backup-values'
-  | 'update-crds'
-  | 'install'
-  | 'upgrade'
-
 /** The script that carries a step out by itself; `upgrade` does all of the section "Upgrading". */
-export const SCRIPT_OF: Record<StepName, string> = {
+export const SCRIPT_OF = {
   'load-image-yaml': 'sync-images',
   'sync-images': 'sync-images',
   'unpack-bundle': 'load-images',
@@ -111,14 +84,8 @@ export const SCRIPT_OF: Record<StepName, string> = {
   install: 'upgrade',
   upgrade: 'upgrade',
 }
-
-/** The heading of a step in both languages, where it is in the manuals, and where we differ from them. */
-export interface Heading {
-  en: string
-  zh: string
-  lines: string
-  differs: { where: string; en: string; zh: string }[]
-}
+/** The steps that the ledgers know. */
+export type StepName = keyof typeof SCRIPT_OF
 
 export interface Ledger {
   manual: string | null
@@ -129,16 +96,15 @@ export interface Ledger {
   commands?: LedgerCommand[]
 }
 
-/** A ledger as it is written: reasons by name; `all`: the patterns that none.yaml has for the step. */
-interface WrittenLedger extends Omit<Ledger, 'rows' | 'commands'> {
-  rows?: (Omit<LedgerRow, 'run' | 'differs'> & Written)[]
-  commands?: (Omit<LedgerCommand, 'run' | 'differs'> & Required<Written>)[]
-}
-interface Written {
+/** A row or a command as it is written: reasons by name; `all`: the patterns that none.yaml has for the step. */
+type Written<T> = Omit<T, 'run' | 'differs'> & {
   run?: string[] | 'all'
-  differs?: WrittenDifference[]
+  differs?: (string | { line: string; reason: string })[]
 }
-type WrittenDifference = string | { line: string; reason: string }
+interface WrittenLedger extends Omit<Ledger, 'rows' | 'commands'> {
+  rows?: Written<LedgerRow>[]
+  commands?: Written<LedgerCommand>[]
+}
 
 /** from and to */
 export function range(lines: string): [first: number, last: number] {
@@ -155,19 +121,16 @@ export const fits = ({ via, kind }: Where, way: Way): boolean =>
  * Are the words of a pattern in a command, in this order, nothing between them? Line breaks count as
  * blanks, and a word is a whole one: `helm repo add`, `ctr -n k8s.io image import`, `export version`.
  */
-export function matches(pattern: string, command: string): boolean {
-  const known = expressions.get(pattern)
-  if (known) return known.test(command)
+export const matches = (pattern: string, command: string) => expressionFor(pattern).test(command)
+
+const expressionFor = memo((pattern) => {
   const words = pattern
     .replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
     .replaceAll(' ', '(?:\\s|\\\\\\n)+')
   const before = /^\w/.test(pattern) ? '(?<![\\w./-])' : ''
   const after = /\w$/.test(pattern) ? '(?![\\w-])' : ''
-  expressions.set(pattern, new RegExp(before + words + after))
-  return matches(pattern, command)
-}
-/** A cache: to make one takes a while. */
-const expressions = new Map<string, RegExp>()
+  return new RegExp(before + words + after)
+})
 
 /** The step that carries a row out: the one that it names, else the one whose lines it is in. */
 export function stepOf(
@@ -186,52 +149,41 @@ export function stepOf(
   )
 }
 
-const directory = join(ROOT, 'modules/manuals')
-/** A cache: to read one takes a while. */
-const ledgers = new Map<string, Ledger>()
-/** A cache: reasons.yaml. */
-let reasons: Record<string, Omit<Difference, 'line' | 'name'>> | undefined
+const pathOf = (name: string) => join(ROOT, 'modules/manuals', `${name}.yaml`)
+type Reasons = Record<string, Pick<Difference, 'kind' | 'en' | 'zh'>>
+const reasonsOf = memo((name) => readChecked<Reasons>(pathOf(name), 'reasons'))
 
 /**
  * Reads `modules/manuals/NAME.yaml`, with its reasons out of reasons.yaml; once in a run.
  * @throws Failure 78 it does not fit its schema, or names a reason that does not exist
  */
-export function ledger(name: string): Ledger {
-  const known = ledgers.get(name)
-  if (known) return known
-  const path = join(directory, `${name}.yaml`)
-  const written = readChecked<WrittenLedger>(path, 'manual')
-  const all = (reasons ??= readChecked<NonNullable<typeof reasons>>(
-    join(directory, 'reasons.yaml'),
-    'reasons',
-  ))
-  const resolve = (each: WrittenDifference): Difference => {
-    const { line, reason } = typeof each === 'string' ? { reason: each } : each
-    if (!all[reason]) throw wrongFile(path, `names the reason ${reason}, which reasons.yaml lacks`)
-    return { ...(line && { line }), name: reason, ...all[reason] }
-  }
+export const ledger: (name: string) => Ledger = memo((name) => {
+  const path = pathOf(name)
+  const { rows, commands, ...written } = readChecked<WrittenLedger>(path, 'manual')
+  const reasons = reasonsOf('reasons')
   const { steps } = name === 'none' ? written : ledger('none')
-  const allOf = (step?: StepName) => {
-    const { run } = steps.find((each) => each.step === step) ?? {}
-    if (!run) throw wrongFile(path, `says run: all, and none.yaml has no commands of ${step}`)
-    return run
-  }
-  const read: Ledger = {
-    ...written,
-    rows: written.rows?.map(({ run, differs, ...row }) => ({
-      ...row,
-      ...(run && { run: run === 'all' ? allOf(stepOf(written, row)?.step) : run }),
-      ...(differs && { differs: differs.map(resolve) }),
-    })),
-    commands: written.commands?.map(({ run, differs, ...each }) => ({
+  const resolved = <T>({ run, differs, ...each }: Written<T>, step?: StepName) => {
+    const all = steps.find((known) => known.step === step)?.run
+    if (run === 'all' && !all)
+      throw wrongFile(path, `says run: all, and none.yaml has no commands of ${step}`)
+    const reasonsGiven = differs?.map((given) => {
+      const { line, reason } = typeof given === 'string' ? { reason: given } : given
+      if (!reasons[reason])
+        throw wrongFile(path, `names the reason ${reason}, which reasons.yaml lacks`)
+      return { ...(line && { line }), name: reason, ...reasons[reason] }
+    })
+    return {
       ...each,
-      run: run === 'all' ? allOf(each.step) : run,
-      differs: differs.map(resolve),
-    })),
+      ...(run && { run: run === 'all' ? all : run }),
+      ...(reasonsGiven && { differs: reasonsGiven }),
+    } as T
   }
-  ledgers.set(name, read)
-  return read
-}
+  return {
+    ...written,
+    rows: rows?.map((row) => resolved<LedgerRow>(row, stepOf(written, row)?.step)),
+    commands: commands?.map((each) => resolved<LedgerCommand>(each, each.step)),
+  }
+})
 
 /** The commands of none.yaml that a module runs on a way. */
 export const otherCommands = (none: Ledger, module: Pick<Module, 'name'>, way: Way) =>
@@ -256,62 +208,51 @@ export const patternsFor = ({ run = [] }: LedgerStep, { releases }: Pick<Module,
 export function stepsFor(module: Module, way: Way, command: string): StepName[] {
   const isIn = (pattern: string) => matches(pattern, command)
   const none = ledger('none')
-  const others = otherCommands(none, module, way).filter(({ run }) => run.some(isIn))
   const own = module.manuals.map(ledger).flatMap((of) =>
-    (of.rows ?? []).flatMap((row) => {
-      if (!row.run?.some(isIn)) return []
-      const step = stepOf(of, row)
-      return step && fits(step, way) && fits(row, way) ? [step.step] : []
-    }),
+    (of.rows ?? [])
+      .filter((row) => row.run?.some(isIn) && fits(row, way))
+      .flatMap((row) => stepOf(of, row) ?? [])
+      .filter((step) => fits(step, way)),
   )
   const general = none.steps.filter((step) => patternsFor(step, module).some(isIn))
-  return [
-    ...new Set([
-      ...(module.manuals.length > 0 ? own : general.map(({ step }) => step)),
-      ...others.flatMap(({ step }) => step ?? []),
-    ]),
-  ]
+  const others = otherCommands(none, module, way).filter(({ run }) => run.some(isIn))
+  const steps = [...(module.manuals.length > 0 ? own : general), ...others]
+  return [...new Set(steps.flatMap(({ step }) => step ?? []))]
 }
 
 /**
- * The manual's heading for a step of a module, in English and Chinese, and the reasons for which what
- * is run there differs; our heading (modules/manuals/none.yaml) where the module's manual has no such
- * step.
+ * The manual's heading for a step of a module, in English and Chinese, where it is in the manuals, and
+ * the reasons for which what is run there differs; our heading (modules/manuals/none.yaml) where the
+ * module's manual has no such step.
  */
-export function heading(module: Module, way: Way, step: StepName): Heading {
+export function heading(module: Module, way: Way, step: StepName) {
   const same = (entry: LedgerStep) => entry.step === step && fits(entry, way)
-  const found = module.manuals.map(ledger).flatMap((each) => {
+  const ledgers = module.manuals.map(ledger)
+  const found = ledgers.flatMap((each) => {
     const entry = each.steps.find(same)
     return entry ? [{ manual: each.manual, entry, rows: rowsOf(each, entry) }] : []
   })
-  if (found.length === 0) {
-    const { en, zh } = ledger('none').steps.find(same)!
-    const manuals = module.manuals.map((name) => ledger(name).manual).join(', ')
-    const lines = manuals
-      ? `not described in ${manuals} · 手册中没有此步骤`
+  const { en, zh } = found[0]?.entry ?? ledger('none').steps.find(same)!
+  const lines = found.map(({ manual, entry }) => `${manual}:${entry.lines}`).join(', ')
+  const nowhere =
+    ledgers.length > 0
+      ? `not described in ${ledgers.map(({ manual }) => manual).join(', ')} · 手册中没有此步骤`
       : 'no manual on record · 未收录手册'
-    return { en, zh, lines, differs: [] }
-  }
-  const { en, zh } = found[0]!.entry
-  const differs: (Heading['differs'][number] & { name: string })[] = []
-  for (const { manual, rows } of found) {
-    for (const row of rows.filter((each) => fits(each, way))) {
-      for (const { line = row.lines, kind, name, en, zh } of row.differs ?? []) {
-        // a value of the site, and the manual's other way, need no word at each step
-        if (kind === 'value' || kind === 'alternative') continue
-        const where = `${manual}:${line}`
-        const same = differs.find((each) => each.name === name)
-        if (!same) differs.push({ where, name, en, zh })
-        else if (!same.where.split(', ').includes(where)) same.where += `, ${where}`
-      }
-    }
-  }
-  return {
-    en,
-    zh,
-    lines: found.map(({ manual, entry }) => `${manual}:${entry.lines}`).join(', '),
-    differs: differs.map(({ where, en, zh }) => ({ where, en, zh })),
-  }
+  const given = found.flatMap(({ manual, rows }) =>
+    rows
+      .filter((row) => fits(row, way))
+      .flatMap(({ lines, differs = [] }) =>
+        differs.map(({ line = lines, ...each }) => ({ ...each, where: `${manual}:${line}` })),
+      )
+      // a value of the site, and the manual's other way, need no word at each step
+      .filter(({ kind }) => kind !== 'value' && kind !== 'alternative'),
+  )
+  const differs = [...new Set(given.map(({ name }) => name))].map((name) => {
+    const same = given.filter((each) => each.name === name)
+    const where = [...new Set(same.map((each) => each.where))].join(', ')
+    return { where, en: same[0]!.en, zh: same[0]!.zh }
+  })
+  return { en, zh, lines: lines || nowhere, differs }
 }
 
 /** The rows that a step carries out. */

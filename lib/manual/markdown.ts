@@ -29,8 +29,6 @@ function linesOf(block: Block): string[] {
           ...fence(command),
         ]),
       ]
-    case 'sign':
-      return []
   }
 }
 
@@ -40,7 +38,7 @@ const headings = (lines: ManualLine[]) =>
 function rowLines(row: Row, [manual, ours]: readonly [string, string]): string[] {
   const { is, place, lines, run, tag, why } = row
   if (is === 'heading') return headings(lines)
-  if (is === 'aside' && tag === '') return [] // a blank line
+  if (is === 'aside' && !tag) return [] // a blank line
   const note = tag ? ` (${tag})` : ''
   const left =
     lines.length > 0

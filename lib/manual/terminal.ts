@@ -23,8 +23,6 @@ function linesOf(block: Block, half: number): string[] {
       return block.rows.flatMap((row) => rowLines(row, half))
     case 'executed':
       return [`      ${block.title}`, ...block.commands.flatMap(executed)]
-    case 'sign':
-      return []
   }
 }
 
@@ -37,7 +35,7 @@ const executed = ({ time, ended, command }: Executed) => [
 
 function rowLines({ is, place, lines, run, tag, why }: Row, half: number): string[] {
   if (is === 'heading') return lines.map(numbered)
-  if (is === 'aside' && tag === '') return [] // a blank line
+  if (is === 'aside' && !tag) return [] // a blank line
   const left = lines.flatMap((line) => wrap(numbered(line), half, 6))
   if (lines.length === 0 && place) left.push(`      ${place}`)
   const right = run.flatMap(({ text, note }) => [

@@ -1,4 +1,7 @@
-import { type RecordedRun } from '../audit/show.ts'
+import { readFileSync } from 'node:fs'
+import { parse } from 'yaml'
+import { outcomeOf, type RecordedRun, variablesOf } from '../audit/show.ts'
+import { type Via } from '../inputs/flags.ts'
 import { type Module } from '../inputs/types.ts'
 import { type DryRun, sectionsFor, stepOfSection } from './dry-runs.ts'
 import {
@@ -8,97 +11,29 @@ import {
   ledger,
   type LedgerCommand,
   type LedgerRow,
+  type LedgerStep,
   matches,
   otherCommands,
   patternsFor,
   range,
-  REASON_KINDS,
-  type ReasonKind,
   SCRIPT_OF,
   stepOf,
 } from './ledger.ts'
 
 export type Language = 'en' | 'zh'
 
-/** What each kind of reason means. */
-const KINDS: Record<ReasonKind, Record<Language, string>> = {
-  misprint: {
-    en: 'misprint: it is wrong, or cannot work, as printed',
-    zh: '手册笔误：照原文执行会出错，或原文有误',
-  },
-  unsafe: {
-    en: 'unsafe: it can work, but also fail, give something away, lose or half-do something',
-    zh: '不安全：可能可以执行，但也可能失败、泄露或丢失数据，或只执行到一半',
-  },
-  ambiguous: {
-    en: 'ambiguous: it depends on something that is not said',
-    zh: '不明确：取决于手册未说明的内容',
-  },
-  unstated: {
-    en: 'unstated: asked for, without a command',
-    zh: '未给出命令：手册只提出了要求',
-  },
-  efficient: {
-    en: 'efficient: the same result with less time or room',
-    zh: '更高效：结果相同，耗时更短或占用资源更少',
-  },
-  redundant: {
-    en: 'redundant: another command does it already',
-    zh: '多余：已由其他命令完成',
-  },
-  alternative: {
-    en: 'alternative: the other one of two ways',
-    zh: '备选：二选一',
-  },
-  value: {
-    en: 'value: the site’s in place of a sample or placeholder',
-    zh: '取值：以站点的值代替示例或占位符',
-  },
+type Page = 'heading' | 'manual' | 'run' | 'others' | 'between' | 'noManual' | 'values'
+type Tag = 'same' | 'nothing' | 'output' | 'file' | 'remark' | 'notInManual'
+type Execution = 'executed' | 'notExecuted' | 'elsewhere'
+type Wordings = Record<Page | Tag | Execution, string> & {
+  sign: string[]
+  kinds: Record<string, string>
 }
 
-const WORDS = {
-  en: {
-    heading: 'The commands of the manual, line by line, beside what is run',
-    manual: 'the manual',
-    run: 'what we run',
-    same: 'as the manual has it',
-    nothing: 'no command of its own',
-    output: 'sample output',
-    file: 'content of a file',
-    remark: 'a remark',
-    executed: 'executed in the run',
-    notExecuted: 'not executed in this run',
-    elsewhere: 'executed in the run, at no place of these manuals',
-    others: 'Commands that no manual has',
-    between: 'Between the steps',
-    notInManual: 'not in the manual',
-    noManual:
-      'There is not a manual of this module on record: shown are the commands of its dry runs',
-    values:
-      'Shown are the headings of the manual, every line of its code fences, and the text that asks for something. Hosts and names are those of site.example.yaml; {like_this} on the right is known in a run only. Commands are run in state/<site>/<module>/ beside the site file, with the kubeconfig and context of the site file and a helm configuration of their own; where one fails, also within a pipe, the script ends there (set -euo pipefail). $CHART_REPO_* and $REGISTRY_* are the logins, from the environment. The images come first, by sync-images or load-images; upgrade runs helm-repo (via repo), backup-values and update-crds (where the module has CRDs) by itself, in this order. Checks (files read back, the cluster, registry and nodes asked before and after) and files that the scripts write themselves are no commands and not listed; the output of a dry run names each at its place.',
-    sign: ['Checked by', 'Date', 'Signature'],
-  },
-  zh: {
-    heading: '手册命令逐行对照',
-    manual: '手册',
-    run: '将执行的命令',
-    same: '与手册一致',
-    nothing: '没有单独的命令',
-    output: '示例输出',
-    file: '文件内容',
-    remark: '注释',
-    executed: '该次运行中执行的命令',
-    notExecuted: '该次运行中未执行',
-    elsewhere: '该次运行中执行、但不属于上述手册任何步骤的命令',
-    others: '手册中没有的命令',
-    between: '步骤之间',
-    notInManual: '手册中没有',
-    noManual: '未收录该模块的手册：以下为其试运行（dry run）中的命令',
-    values:
-      '本页列出手册的标题、代码块中的每一行，以及正文中提出要求的内容。主机和名称取自 site.example.yaml；右侧形如 {like_this} 的占位符，其值在运行时才能确定。命令在站点配置旁的 state/<站点>/<模块>/ 中执行，使用站点配置中的 kubeconfig 和 context，以及独立的 helm 配置；任一命令（包括管道中的命令）失败，脚本即在此处终止（set -euo pipefail）。$CHART_REPO_* 和 $REGISTRY_* 为登录信息，取自环境变量。先用 sync-images 或 load-images 准备镜像；upgrade 会自行依次执行 helm-repo（via repo）、backup-values 和 update-crds（模块有 CRD 时）。检查（读回文件，执行前后查询集群、镜像仓库和节点）以及脚本自行写入的文件不是命令，未在此列出；试运行（dry run）的输出会在相应位置逐一列出。',
-    sign: ['核对人', '日期', '签名'],
-  },
-} as const
+/** The wordings of the page, and what each kind of reason means. */
+export const WORDS: Record<Language, Wordings> = parse(
+  readFileSync(new URL('words.yaml', import.meta.url), 'utf8'),
+)
 
 /** A line of a manual, and its number. */
 export interface ManualLine {
@@ -106,24 +41,32 @@ export interface ManualLine {
   text: string
 }
 
+/** A command that is run for a row. */
+export interface Command {
+  text: string
+  note?: string
+}
+
 /** A row of a table: the manual's lines, and what is run for them. */
 export interface Row {
   /** a heading goes over both columns; an aside has nothing on the right but its tag */
   is: 'heading' | 'aside' | 'pair'
-  /** 41-55; '' for what no manual has */
-  place: string
+  /** 41-55; of what no manual has the script that runs it */
+  place?: string
   lines: ManualLine[]
-  run: { text: string; note?: string }[]
+  run: Command[]
   /** a word for the right side: why nothing is run, or that it is the same */
-  tag: string
-  isSame: boolean
+  tag?: string
+  isSame?: boolean
   why: { line?: string; kind: string; text: string }[]
 }
 
+/** A command of a recorded run, and the places in the manuals that it was run for. */
 export interface Executed {
   time: string
   command: string
   ended: string
+  places: string[]
 }
 
 /** What a trace consists of, in its order; each format writes each block. */
@@ -136,13 +79,15 @@ export type Block =
   | { is: 'step'; title: string; note?: string }
   | { is: 'table'; columns: readonly [string, string]; rows: Row[] }
   | { is: 'executed'; title: string; commands: Executed[] }
-  | { is: 'sign'; names: readonly string[] }
 
 interface Context {
   module: Module
   lang: Language
   dryRuns: DryRun[]
-  run?: RecordedRun
+  /** the commands of a recorded run; undefined where none was asked for */
+  executed?: Executed[]
+  /** the commands of none.yaml that are on the page */
+  shown: Set<LedgerCommand>
 }
 
 /**
@@ -158,54 +103,43 @@ export function traceOf(
   run?: RecordedRun,
 ): Block[] {
   const words = WORDS[lang]
-  const context: Context = { module, lang, dryRuns, ...(run && { run }) }
+  const executed = run?.commands.map(executedOf)
+  const context: Context = { module, lang, dryRuns, executed, shown: new Set() }
   const ledgers = module.manuals.map(ledger)
-  const shown = new Set<LedgerCommand>()
-  const body =
-    ledgers.length > 0
-      ? ledgers.flatMap((each) => manualBlocks(context, each, shown))
-      : withoutManual(context)
-  const otherRows = (ledgers.length > 0 ? (ledger('none').commands ?? []) : [])
-    .filter((each) => !shown.has(each) && isOf(each, module))
-    .flatMap((each) => otherRow(context, each) ?? [])
+  const notes = [
+    ...(run ? [`${words.executed} ${run.run}: ${run.start?.['script']}`] : []),
+    ...(ledgers.length === 0 ? [words.noManual] : []),
+    words.values,
+  ]
+  const title = `${module.title[lang]} (${module.name})`
+  const blocks: Block[] = [{ is: 'title', heading: words.heading, title, notes }]
+  if (ledgers.length === 0) blocks.push(...withoutManual(context))
+  else
+    blocks.push(
+      { is: 'list', items: ledgers.map((each) => countOf(context, each)) },
+      { is: 'list', items: Object.values(words.kinds) },
+      ...ledgers.flatMap((each) => manualBlocks(context, each)),
+    )
   const places = ledgers.flatMap(({ manual, steps }) =>
     steps.map(({ lines }) => `${manual}:${lines}`),
   )
-  const elsewhere = run
-    ? executedAt(run, (at) => !at.some((place) => place && places.includes(place)))
-    : []
-  return [
-    {
-      is: 'title',
-      heading: words.heading,
-      title: `${module.title[lang]} (${module.name})`,
-      notes: [
-        ...(run ? [`${words.executed} ${run.run}: ${run.start?.['script']}`] : []),
-        ...(ledgers.length === 0 ? [words.noManual] : []),
-        words.values,
-      ],
-    },
-    ...(ledgers.length > 0
-      ? [
-          { is: 'list' as const, items: ledgers.map((each) => countOf(context, each)) },
-          { is: 'list' as const, items: REASON_KINDS.map((kind) => KINDS[kind][lang]) },
-        ]
-      : []),
-    ...body,
-    ...(elsewhere.length > 0
-      ? [
-          { is: 'part' as const, title: words.elsewhere },
-          { is: 'executed' as const, title: words.executed, commands: elsewhere },
-        ]
-      : []),
-    ...(otherRows.length > 0
-      ? [{ is: 'part' as const, title: words.others }, table(lang, otherRows)]
-      : []),
-    { is: 'sign', names: words.sign },
-  ]
+  const elsewhere = executed?.filter((each) => !each.places.some((at) => places.includes(at))) ?? []
+  if (elsewhere.length > 0)
+    blocks.push(
+      { is: 'part', title: words.elsewhere },
+      { is: 'executed', title: words.executed, commands: elsewhere },
+    )
+  const others = (ledgers.length > 0 ? commandsOf(module) : [])
+    .filter((each) => !context.shown.has(each))
+    .flatMap((each) => otherRow(context, each) ?? [])
+  if (others.length > 0) blocks.push({ is: 'part', title: words.others }, table(lang, others))
+  return blocks
 }
 
-const isOf = ({ modules }: LedgerCommand, { name }: Module) => !modules || modules.includes(name)
+const viaOf = ({ via }: { via?: Via }) => (via ? ` --via ${via}` : '')
+
+const commandsOf = ({ name }: Module) =>
+  (ledger('none').commands ?? []).filter(({ modules }) => !modules || modules.includes(name))
 
 const table = (lang: Language, rows: Row[]): Block => ({
   is: 'table',
@@ -213,67 +147,58 @@ const table = (lang: Language, rows: Row[]): Block => ({
   rows,
 })
 
-/** A manual, step by step; the commands of none.yaml that are shown in it are added to `shown`. */
-function manualBlocks(context: Context, of: Ledger, shown: Set<LedgerCommand>): Block[] {
-  const { module, lang, run } = context
+/** A manual, step by step: where a row is in it, whichever step carries it out. */
+function manualBlocks(context: Context, of: Ledger): Block[] {
+  const { module, lang, executed, shown } = context
   const words = WORDS[lang]
-  const blocks: Block[] = [{ is: 'part', title: of.manual!, note: `sha256 ${of.sha256}` }]
-  const known = new Set<string>()
+  const parts: { step?: LedgerStep; headings: ManualLine[]; rows: LedgerRow[] }[] = []
   let headings: ManualLine[] = []
-  let present: { where?: string; rows: Row[] } | undefined
-  const endStep = () => {
-    if (!present) return
-    blocks.push(table(lang, present.rows))
-    const { where } = present
-    if (!where || !run) return
-    const commands = executedAt(run, (places) => places.includes(where))
-    const title = commands.length > 0 ? words.executed : words.notExecuted
-    blocks.push({ is: 'executed', title, commands })
-  }
   for (const row of of.rows ?? []) {
-    // where it is in the manual, whichever step carries it out
     const step = stepOf(of, { lines: row.lines })
     if (!step && row.is === 'heading') {
       headings.push(...linesOf(row))
       continue
     }
-    const where = step?.lines && `${of.manual}:${step.lines}`
-    if (!present || present.where !== where) {
-      endStep()
-      if (headings.length > 0) blocks.push({ is: 'headings', lines: headings })
+    if (parts.length === 0 || parts.at(-1)!.step !== step) {
+      parts.push({ step, headings, rows: [] })
       headings = []
-      const options = [
-        ...(step?.step === 'install' ? ['--install'] : []),
-        ...(step?.via ? [`--via ${step.via}`] : []),
-      ]
-      const script = step && [`${SCRIPT_OF[step.step]}.mts`, ...options].join(' ')
-      blocks.push({
-        is: 'step',
-        title: step ? step[lang] : words.between,
-        ...(where && { note: `${where}, ${script}` }),
-      })
-      present = { ...(where && { where }), rows: [] }
-      const others = (ledger('none').commands ?? []).filter(
-        (each) =>
-          step &&
-          (each.step ?? each.before) === step.step &&
-          (!each.via || each.via === (step.via ?? 'repo')) &&
-          isOf(each, module),
-      )
-      for (const each of others) {
+    }
+    parts.at(-1)!.rows.push(row)
+  }
+  const known = new Set<string>()
+  /** the commands of none.yaml for a step */
+  const otherRows = ({ step, via = 'repo' }: LedgerStep) =>
+    commandsOf(module)
+      .filter((each) => (each.step ?? each.before) === step && (!each.via || each.via === via))
+      .flatMap((each) => {
         const row = otherRow(context, each)
-        if (!row) continue
+        if (!row) return []
         shown.add(each)
         // two scripts may run the same for it
         const texts = row.run.map(({ text }) => text).join('\n')
-        if (!known.has(texts)) present.rows.push(row)
+        const isKnown = known.has(texts)
         known.add(texts)
-      }
-    }
-    present.rows.push(manualRow(context, of, row))
+        return isKnown ? [] : [row]
+      })
+  const blocksOf = ({ step, headings, rows }: (typeof parts)[number]): Block[] => {
+    const above: Block[] = headings.length > 0 ? [{ is: 'headings', lines: headings }] : []
+    const own = rows.map((row) => manualRow(context, of, row))
+    if (!step) return [...above, { is: 'step', title: words.between }, table(lang, own)]
+    const where = `${of.manual}:${step.lines}`
+    const options = (step.step === 'install' ? ' --install' : '') + viaOf(step)
+    const commands = executed?.filter(({ places }) => places.includes(where))
+    const heading = words[commands?.length ? 'executed' : 'notExecuted']
+    return [
+      ...above,
+      { is: 'step', title: step[lang], note: `${where}, ${SCRIPT_OF[step.step]}.mts${options}` },
+      table(lang, [...otherRows(step), ...own]),
+      ...(commands ? [{ is: 'executed' as const, title: heading, commands }] : []),
+    ]
   }
-  endStep()
-  return blocks
+  return [
+    { is: 'part', title: of.manual!, note: `sha256 ${of.sha256}` },
+    ...parts.flatMap(blocksOf),
+  ]
 }
 
 /** The lines of a row, each with its number. */
@@ -282,9 +207,8 @@ export function linesOf({ lines, text }: Pick<LedgerRow, 'lines' | 'text'>): Man
 }
 
 /** A row of a manual, with the commands that its dry runs have for it. */
-function manualRow(context: Context, of: Ledger, row: LedgerRow): Row {
-  const words = WORDS[context.lang]
-  const run = commandsFor(context.dryRuns, of, row)
+function manualRow({ lang, dryRuns }: Context, of: Ledger, row: LedgerRow): Row {
+  const run = commandsFor(dryRuns, of, row)
   const isSame = row.is === 'command' && isRunAsPrinted(row, run)
   const isAside = row.is === 'output' || row.is === 'remark' || row.is === 'blank'
   return {
@@ -292,27 +216,28 @@ function manualRow(context: Context, of: Ledger, row: LedgerRow): Row {
     place: row.lines,
     lines: linesOf(row),
     run,
-    tag:
-      row.is === 'output' || row.is === 'remark'
-        ? words[row.is]
-        : row.is === 'heading' || row.is === 'blank'
-          ? ''
-          : isSame
-            ? words.same
-            : run.length > 0
-              ? ''
-              : row.is === 'file'
-                ? words.file
-                : words.nothing,
+    tag: tagOf(row, isSame, run.length > 0, WORDS[lang]),
     isSame,
-    why: (row.differs ?? []).map((each) => whyOf(context.lang, each)),
+    why: whys(lang, row.differs),
   }
 }
 
-const whyOf = (lang: Language, { line, kind, ...texts }: Difference): Row['why'][number] => ({
-  ...(line && { line }),
-  kind: nameOf(kind, lang),
-  text: texts[lang],
+function tagOf({ is }: LedgerRow, isSame: boolean, isRun: boolean, words: Wordings) {
+  if (is === 'output' || is === 'remark') return words[is]
+  if (isSame) return words.same
+  if (is === 'heading' || is === 'blank' || isRun) return
+  return is === 'file' ? words.file : words.nothing
+}
+
+const whys = (lang: Language, differs: Difference[] = []): Row['why'] =>
+  differs.map(({ line, kind, ...texts }) => ({ line, kind: nameOf(kind, lang), text: texts[lang] }))
+
+/** What no manual has, and why it is run. */
+const ownRow = (lang: Language, run: Command[], each?: LedgerCommand): Row => ({
+  is: 'pair',
+  lines: [],
+  run,
+  why: whys(lang, each?.differs).map((why) => ({ ...why, kind: WORDS[lang].notInManual })),
 })
 
 /** A command that no manual has; undefined where none of the dry runs has it. */
@@ -323,89 +248,69 @@ function otherRow({ lang, dryRuns }: Context, each: LedgerCommand): Row | undefi
     .map((all) => each.run.flatMap((pattern) => all.filter((text) => matches(pattern, text))))
     .find((found) => found.length > 0)
   if (!commands) return
-  return {
-    ...EMPTY,
-    place: `${each.script}${each.via ? ` --via ${each.via}` : ''}`,
-    run: [...new Set(commands)].map((text) => ({ text })),
-    why: whys(lang, each),
-  }
+  const run = [...new Set(commands)].map((text) => ({ text }))
+  return { ...ownRow(lang, run, each), place: each.script + viaOf(each) }
 }
-
-const EMPTY: Row = { is: 'pair', place: '', lines: [], run: [], tag: '', isSame: false, why: [] }
-
-const whys = (lang: Language, each?: LedgerCommand): Row['why'] =>
-  (each?.differs ?? []).map((difference) => ({
-    ...whyOf(lang, difference),
-    kind: WORDS[lang].notInManual,
-  }))
 
 /**
  * The commands that the dry runs have for a row, in their order: below the heading of its step, those
  * that have its patterns. Where a site without a chart repository runs something else, that too.
  */
-export function commandsFor(
-  dryRuns: DryRun[],
-  of: Ledger,
-  row: LedgerRow,
-): { text: string; note?: string }[] {
+export function commandsFor(dryRuns: DryRun[], of: Ledger, row: LedgerRow): Command[] {
   const step = stepOf(of, row)
   if (!row.run || !step) return []
-  const found: { text: string; note?: string }[] = []
+  const found: Command[] = []
   for (const kind of ['HARBOR', 'LOCAL'] as const) {
     // the step is carried out alike in each of them
     const sections = dryRuns
       .filter((run) => run.kind === kind && fits(row, run))
       .map((run) => sectionsFor(run.sections, of.manual, step.lines))
       .find((each) => each.length > 0)
-    const commands = (sections ?? [])
-      .flatMap(({ commands }) => commands)
-      .filter((text) => row.run!.some((pattern) => matches(pattern, text)))
-    for (const text of commands) {
-      if (found.some((each) => each.text === text)) continue
-      found.push({ text, ...(kind === 'LOCAL' && row.kind !== 'LOCAL' && { note: 'kind: LOCAL' }) })
+    const note = kind === 'LOCAL' && row.kind !== 'LOCAL' ? 'kind: LOCAL' : undefined
+    for (const text of (sections ?? []).flatMap(({ commands }) => commands)) {
+      const isNew = !found.some((each) => each.text === text)
+      if (isNew && row.run.some((pattern) => matches(pattern, text))) found.push({ text, note })
     }
   }
   return found
 }
 
 /** Is what is run for a command just what the manual prints? A footnote mark is not part of it. */
-export const isRunAsPrinted = ({ text }: LedgerRow, run: { text: string }[]): boolean =>
+export const isRunAsPrinted = ({ text }: LedgerRow, run: Command[]): boolean =>
   run.map((each) => each.text).join('\n') === text.replaceAll(/ # \(\d+\)$/gm, '')
 
 /** The name of a kind of reason. */
-const nameOf = (kind: ReasonKind, lang: Language) => KINDS[kind][lang].split(/[:：]/)[0]!
+const nameOf = (kind: string, lang: Language) => WORDS[lang].kinds[kind]!.split(/[:：]/)[0]!
 
 /**
  * How many lines of a manual's commands and files are the same in what is run (remarks
  * apart), and for how many lines of the manual each kind of reason is given: a line may have several.
  */
 function countOf({ lang, dryRuns }: Context, of: Ledger): string {
-  let same = 0
-  let all = 0
-  const lines = new Map<ReasonKind, Set<number>>()
-  for (const row of of.rows ?? []) {
-    const given = new Set<number>()
-    for (const { line = row.lines, kind } of row.differs ?? []) {
-      const [first, last] = range(line)
-      const numbers = lines.get(kind) ?? new Set()
-      lines.set(kind, numbers)
-      for (let number = first; number <= last; number++) {
-        numbers.add(number)
-        if (line !== row.lines) given.add(number)
-      }
-    }
-    if (row.is !== 'command' && row.is !== 'file') continue
-    const run = commandsFor(dryRuns, of, row)
-    const bare = (line: string) => line.replace(/\s+# .*$/, '').trim()
-    const ours = new Set(run.flatMap(({ text }) => text.split('\n').map(bare)))
-    for (const { number, text } of linesOf(row)) {
-      all++
-      if (ours.has(bare(text)) && !given.has(number)) same++
-    }
+  const numbersIn = (lines: string) => {
+    const [first, last] = range(lines)
+    return Array.from({ length: last - first + 1 }, (_, index) => first + index)
   }
-  const counts = REASON_KINDS.flatMap((kind) => {
-    const count = lines.get(kind)?.size
-    return count ? [`${nameOf(kind, lang)} ${count}`] : []
+  const rows = of.rows ?? []
+  const bare = (line: string) => line.replace(/\s+# .*$/, '').trim()
+  const lines = rows
+    .filter(({ is }) => is === 'command' || is === 'file')
+    .flatMap((row) => {
+      const run = commandsFor(dryRuns, of, row)
+      const ours = run.flatMap(({ text }) => text.split('\n').map(bare))
+      const given = (row.differs ?? []).flatMap(({ line }) =>
+        line && line !== row.lines ? numbersIn(line) : [],
+      )
+      return linesOf(row).map(
+        ({ number, text }) => ours.includes(bare(text)) && !given.includes(number),
+      )
+    })
+  const [all, same] = [lines.length, lines.filter(Boolean).length]
+  const counts = Object.keys(WORDS[lang].kinds).flatMap((kind) => {
+    const numbers = rows.flatMap(({ lines, differs = [] }) =>
+      differs.flatMap(({ line = lines, kind: given }) => (given === kind ? numbersIn(line) : [])),
+    )
+    return numbers.length > 0 ? [`${nameOf(kind, lang)} ${new Set(numbers).size}`] : []
   })
   return lang === 'en'
     ? `${of.manual}: of ${all} lines of commands and files ${same} are the same; lines with a reason (a line may have several): ${counts.join(', ')}`
@@ -416,50 +321,31 @@ function countOf({ lang, dryRuns }: Context, of: Ledger): string {
 function withoutManual({ module, lang, dryRuns }: Context): Block[] {
   return dryRuns.flatMap((run): Block[] => {
     const others = otherCommands(ledger('none'), module, run)
-    const via = run.script === 'upgrade' ? ` --via ${run.via}` : ''
-    return [
-      { is: 'part', title: `${run.script}.mts${via}` },
-      ...run.sections
-        .filter(({ commands }) => commands.length > 0)
-        .flatMap((section): Block[] => {
-          const step = stepOfSection(section)
-          const rows: Row[] = []
-          let before: LedgerCommand | undefined
-          for (const text of section.commands) {
-            const isOfStep = step && patternsFor(step, module).some((each) => matches(each, text))
-            const other = isOfStep
-              ? undefined
-              : others.find((each) => each.run.some((one) => matches(one, text)))
-            // commands that are run for one reason
-            if (other && other === before) rows.at(-1)!.run.push({ text })
-            else rows.push({ ...EMPTY, run: [{ text }], why: whys(lang, other) })
-            before = other
-          }
-          const [en = '', zh = en] = section.title.split(' · ')
-          return [
-            { is: 'step', title: step?.[lang] ?? (lang === 'zh' ? zh : en) },
-            table(lang, rows),
-          ]
-        }),
-    ]
+    const via = run.script === 'upgrade' ? viaOf(run) : ''
+    const sections = run.sections.filter(({ commands }) => commands.length > 0)
+    const blocks = sections.flatMap((section): Block[] => {
+      const step = stepOfSection(section)
+      const patterns = step ? patternsFor(step, module) : []
+      const rows: Row[] = []
+      let before: LedgerCommand | undefined
+      for (const text of section.commands) {
+        const isIn = (pattern: string) => matches(pattern, text)
+        const other = patterns.some(isIn) ? undefined : others.find(({ run }) => run.some(isIn))
+        // commands that are run for one reason
+        if (other && other === before) rows.at(-1)!.run.push({ text })
+        else rows.push(ownRow(lang, [{ text }], other))
+        before = other
+      }
+      const [en = '', zh = en] = section.title.split(' · ')
+      return [{ is: 'step', title: step?.[lang] ?? { en, zh }[lang] }, table(lang, rows)]
+    })
+    return [{ is: 'part', title: `${run.script}.mts${via}` }, ...blocks]
   })
 }
 
-/** The commands that a run recorded at some places of the manuals. */
-function executedAt(
-  { commands }: RecordedRun,
-  isAt: (places: (string | undefined)[]) => boolean,
-): Executed[] {
-  return commands
-    .filter(({ command }) => isAt(String(command['manual']).split(', ')))
-    .map(({ command, ended }) => {
-      const variables = Object.entries(command['variables'] ?? {})
-        .map(([name, value]) => `${name}=${value}`)
-        .join(' ')
-      return {
-        time: command.time,
-        command: `${command['command']}\n${variables}`.trimEnd(),
-        ended: ended ? `exit ${ended['exitCode']}, ${Number(ended['seconds']).toFixed(1)} s` : '–',
-      }
-    })
-}
+const executedOf = ({ command, ended }: RecordedRun['commands'][number]): Executed => ({
+  time: command.time,
+  command: `${command['command']}\n${variablesOf(command)}`.trimEnd(),
+  ended: ended ? outcomeOf(ended) : '–',
+  places: String(command['manual']).split(', '),
+})

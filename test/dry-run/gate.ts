@@ -31,6 +31,7 @@ export interface AuditedRun extends DryRun {
   /** of the golden file */
   name: string
   module: Pick<Module, 'name' | 'manuals' | 'releases'>
+  isInstall?: boolean
   /** for another site or another chart package: its commands are known, but need not be all of a row's */
   isVariant?: boolean
 }
