@@ -42,7 +42,7 @@ export async function verifyContent(bundle: Bundle) {
 /**
  * Reads all of a bundle: each layer against the hash in its name, and the whole against the checksum that
  * was delivered with it.
- * @param signal ends it early, with its reason
+ * @param signal ends it early
  * @returns the bytes that were read
  * @throws Failure 65 naming what is damaged
  */
@@ -53,9 +53,8 @@ export async function readContent(bundle: Bundle, signal?: AbortSignal): Promise
   const hashOf = async ({ offset, size }: Region, algorithm: 'sha256' | 'sha512') => {
     const hash = createHash(algorithm)
     if (size === 0) return hash.digest('hex')
-    const part = { start: offset, end: offset + size - 1, highWaterMark: 1 << 20 }
+    const part = { start: offset, end: offset + size - 1, highWaterMark: 1 << 20, signal }
     for await (const piece of createReadStream(file, part)) {
-      signal?.throwIfAborted()
       hash.update(piece)
       read += piece.length
       if (read % GIGABYTE < piece.length) report(`  ${megabytes(read)} read · 已读取`)

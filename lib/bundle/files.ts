@@ -19,17 +19,21 @@ export function asTyped(path: string): string {
   return near.startsWith('..') ? path : `./${near}`
 }
 
+/** Archives in a directory. */
+export const tarsIn = (directory: string) =>
+  readdirSync(directory).filter((name) => name.endsWith('.tar'))
+
+/** Is a file called after a module's bundles (bundleNames)? */
+export const isCalled = (file: string, names: string[]) =>
+  names.some((name) => new RegExp(`^${name}[-_.]`).test(file))
+
 /**
  * The bundle files of a module: the file that is named, or those of a directory, by their names.
  * @param path a file, or a directory
  * @param names what the module's bundles may be called (bundleNames)
  * @throws Failure 66 where there is none
  */
-export function bundleFiles(
-  path: string,
-  names: string[],
-  { mayBeMissing = false } = {},
-): string[] {
+export function bundleFiles(path: string, names: string[]): string[] {
   const where = asTyped(path)
   if (!existsSync(path)) {
     throw missing(`${where} does not exist`, `${where} 不存在`).next`
@@ -37,9 +41,9 @@ export function bundleFiles(
       --bundle 应指向离线包、其外层下载文件，或存放离线包的目录`
   }
   if (!statSync(path).isDirectory()) return [path]
-  const all = readdirSync(path).filter((name) => name.endsWith('.tar'))
-  const ours = all.filter((name) => names.some((each) => new RegExp(`^${each}[-_.]`).test(name)))
-  if (ours.length === 0 && !mayBeMissing) {
+  const all = tarsIn(path)
+  const ours = all.filter((name) => isCalled(name, names))
+  if (ours.length === 0) {
     throw missing`
       ${where} has no bundle of ${names.join(', ')}; it has ${all.join(', ') || 'no .tar at all'}
       ${where} 中没有 ${names.join('、')} 的离线包（现有：${all.join('、') || '无'}）`
@@ -52,10 +56,9 @@ export function bundleFiles(
  * @throws Failure 65 where one is called after the file, and has no sha512 of it
  */
 export function checksumBeside(file: string, region: Region): Checksum | undefined {
-  const directory = dirname(file)
   const name = basename(file)
-  for (const from of readdirSync(directory).filter((each) => /sha512/i.test(each))) {
-    const path = join(directory, from)
+  for (const from of readdirSync(dirname(file)).filter((each) => /sha512/i.test(each))) {
+    const path = join(dirname(file), from)
     const found = statSync(path, { throwIfNoEntry: false })
     if (!found?.isFile() || found.size > 65536) continue
     const isOfThis = from.startsWith(name) || from.startsWith(name.replace(/\.tar$/, ''))
@@ -76,6 +79,5 @@ export function sha512In(listed: string, name: string, isOfThis = false): string
     .map((line) => /^([0-9a-fA-F]{128})(?:[ \t]+\*?(.+?))?\s*$/.exec(line))
     .filter((line) => line !== null)
   const found = lines.find(([, , of]) => of !== undefined && basename(of) === name)
-  const only = isOfThis && lines.length === 1 ? lines[0] : undefined
-  return (found ?? only)?.[1]!.toLowerCase()
+  return (found ?? (isOfThis && lines.length === 1 ? lines[0] : undefined))?.[1]!.toLowerCase()
 }

@@ -1,6 +1,6 @@
 import { gunzipSync } from 'node:zlib'
-import { type BundleImage, full } from './images.ts'
-import { type Archive, archiveIn, parsedMember, readMember, unfit } from './tar.ts'
+import { type BundleImage, full, isTexts } from './images.ts'
+import { type Archive, archiveIn, unfit } from './tar.ts'
 
 /** An item of hints.yaml: the values of the chart that make an image reference, and the image. */
 export interface Hint {
@@ -14,26 +14,23 @@ export interface Hint {
  * @throws Failure 65
  */
 export function hintsIn(bundle: Archive, images: BundleImage[]): Hint[] {
-  const hints: unknown = parsedMember(bundle, 'hints.yaml', 'YAML')
-  if (!Array.isArray(hints) || !hints.every((hint) => typeof hint === 'string'))
+  const hints: unknown = bundle.parsed('hints.yaml', 'YAML')
+  if (!isTexts(hints))
     throw bundle.unfit('hints.yaml is not a list of texts', 'hints.yaml 不是文本列表')
   const values = chartValues(bundle, 'original-chart/')
-  const named = hints.map((hint: string) => {
+  const named = hints.map((hint) => {
     const reference = resolveHint(hint, values)
     const image = images.find(({ source }) => full(source) === full(reference))
     if (image) return { hint, image }
-    throw bundle.unfit(
-      `the hint ${hint} gives ${reference}, which is not among the images`,
-      `hint ${hint} 解析为 ${reference}，镜像中没有它`,
-    )
+    throw bundle.unfit`
+      the hint ${hint} gives ${reference}, which is not among the images
+      hint ${hint} 解析为 ${reference}，镜像中没有它`
   })
   const unnamed = images.find((image) => !named.some((each) => each.image === image))
-  if (unnamed)
-    throw bundle.unfit(
-      `no hint names the image ${unnamed.source}`,
-      `没有 hint 指向镜像 ${unnamed.source}`,
-    )
-  return named
+  if (!unnamed) return named
+  throw bundle.unfit`
+    no hint names the image ${unnamed.source}
+    没有 hint 指向镜像 ${unnamed.source}`
 }
 
 /** The image reference that a hint gives with these values: `{{ .a.repository }}:{{ .a.tag }}`. */
@@ -52,22 +49,23 @@ export function resolveHint(hint: string, values: unknown): string {
  * @throws Failure 65 where something in it can't be read
  */
 export function chartValues(archive: Archive, chart: string): unknown {
-  const { members, what } = archive
+  const { members, what, parsed } = archive
   const yamlAt = (name: string) =>
-    members.some((each) => each.name === name) ? parsedMember(archive, name, 'YAML') : undefined
-  const { dependencies = [] } = yamlAt(`${chart}Chart.yaml`) ?? {}
-  const below = members
-    .filter(({ name }) => name.startsWith(`${chart}charts/`))
-    .map(({ name }) => name.slice(`${chart}charts/`.length))
+    members.some((each) => each.name === name) ? (parsed(name, 'YAML') ?? {}) : {}
+  const { dependencies = [] } = yamlAt(`${chart}Chart.yaml`)
+  const charts = `${chart}charts/`
+  const below = members.flatMap(({ name }) =>
+    name.startsWith(charts) ? [name.slice(charts.length)] : [],
+  )
   const subcharts = new Map<string, unknown>()
   for (const directory of new Set(below.filter((name) => /\/./.test(name)).map(firstPart)))
-    subcharts.set(directory, chartValues(archive, `${chart}charts/${directory}/`))
+    subcharts.set(directory, chartValues(archive, `${charts}${directory}/`))
   for (const file of below.filter((name) => /^[^/]+\.(tgz|tar\.gz)$/.test(name))) {
-    const unpacked = packageIn(readMember(archive, `${chart}charts/${file}`), `${what}: ${file}`)
+    const unpacked = packageIn(archive.content(`${charts}${file}`), `${what}: ${file}`)
     const name = firstPart(unpacked.members[0]?.name ?? '')
     subcharts.set(name, chartValues(unpacked, `${name}/`))
   }
-  let values: unknown = yamlAt(`${chart}values.yaml`) ?? {}
+  let values: unknown = yamlAt(`${chart}values.yaml`)
   for (const [name, defaults] of subcharts) {
     const dependency = dependencies.find((each: any) => each?.name === name)
     values = merged({ [dependency?.alias ?? name]: defaults }, values)

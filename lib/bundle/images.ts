@@ -1,5 +1,5 @@
 import { sha256 } from '../base/hash.ts'
-import { type Archive, type Member, memberOf, parsedMember, readMember, unfit } from './tar.ts'
+import { type Archive, type Member, unfit } from './tar.ts'
 
 export interface BundleImage {
   /** as the vendor called it: registry/path/name:tag */
@@ -31,35 +31,31 @@ export const bytesOf = (images: BundleImage[]): number =>
  * @throws Failure 65 with the entry and what is wrong with it
  */
 export function imagesIn(archive: Archive, wanted: string): BundleImage[] {
-  const { members } = archive
-  const manifest = parsedMember(archive, 'manifest.json', 'JSON')
-  if (!isManifest(manifest))
-    throw archive.unfit(
-      'manifest.json does not list images with Config, RepoTags and Layers',
-      'manifest.json 未列出带有 Config、RepoTags、Layers 的镜像',
-    )
+  const manifest: unknown = archive.parsed('manifest.json', 'JSON')
+  if (!Array.isArray(manifest) || manifest.length === 0 || !manifest.every(isEntry))
+    throw archive.unfit`
+      manifest.json does not list images with Config, RepoTags and Layers
+      manifest.json 未列出带有 Config、RepoTags、Layers 的镜像`
   const images = manifest.flatMap((entry) => imagesOf(archive, entry))
   const used = ['manifest.json', ...manifest.flatMap(({ Config, Layers }) => [Config, ...Layers])]
-  const stray = members.find(({ name }) => !used.includes(name) && name !== 'repositories')
+  const stray = archive.members.find(({ name }) => !used.includes(name) && name !== 'repositories')
   if (stray) {
     const name = JSON.stringify(stray.name)
     throw archive.unfit(`${name} belongs to no image`, `${name} 不属于任何镜像`)
   }
   const other = images.find(({ architecture }) => architecture !== wanted)
   if (other)
-    throw archive.unfit(
-      `${other.source} is for ${other.architecture}; the site file says ${wanted}`,
-      `${other.source} 的架构为 ${other.architecture}，而站点配置为 ${wanted}`,
-    ).next`
+    throw archive.unfit`
+      ${other.source} is for ${other.architecture}; the site file says ${wanted}
+      ${other.source} 的架构为 ${other.architecture}，而站点配置为 ${wanted}`.next`
       download the bundle for ${wanted}, or correct architecture in the site file
       请下载 ${wanted} 架构的离线包，或修正站点配置中的 architecture`
   for (const image of images) {
     const first = images.find(({ target }) => target === image.target)!
     if (first.id !== image.id)
-      throw archive.unfit(
-        `${first.source} and ${image.source} would both be called ${image.target}`,
-        `${first.source} 与 ${image.source} 在目标仓库中将重名为 ${image.target}`,
-      )
+      throw archive.unfit`
+        ${first.source} and ${image.source} would both be called ${image.target}
+        ${first.source} 与 ${image.source} 在目标仓库中将重名为 ${image.target}`
   }
   return images
 }
@@ -70,43 +66,37 @@ interface ManifestEntry {
   Layers: string[]
 }
 
-const isText = (value: unknown) => typeof value === 'string'
-const isManifest = (manifest: any): manifest is ManifestEntry[] =>
-  Array.isArray(manifest) &&
-  manifest.length > 0 &&
-  manifest.every(
-    (entry) =>
-      isText(entry?.Config) &&
-      Array.isArray(entry.RepoTags) &&
-      entry.RepoTags.length > 0 &&
-      entry.RepoTags.every(isText) &&
-      Array.isArray(entry.Layers) &&
-      entry.Layers.every(isText),
-  )
+/** A list of texts? */
+export const isTexts = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.every((each) => typeof each === 'string')
+
+const isEntry = (entry: any): entry is ManifestEntry =>
+  isTexts([entry?.Config]) &&
+  isTexts(entry.Layers) &&
+  isTexts(entry.RepoTags) &&
+  entry.RepoTags.length > 0
 
 /** An entry of the manifest, as an image for each of its tags. */
 function imagesOf(archive: Archive, { Config, RepoTags, Layers }: ManifestEntry): BundleImage[] {
   const { what } = archive
   const id = digestInName(Config, what)
-  if (sha256(readMember(archive, Config)) !== id)
-    throw archive.unfit(
-      `the image configuration ${Config} does not have the hash in its name`,
-      `镜像配置 ${Config} 与其名称中的哈希不符`,
-    )
-  const { architecture, rootfs } = (parsedMember(archive, Config, 'JSON') ?? {}) as any
-  const layers = Layers.map((name) => memberOf(archive, name))
+  if (sha256(archive.content(Config)) !== id)
+    throw archive.unfit`
+      the image configuration ${Config} does not have the hash in its name
+      镜像配置 ${Config} 与其名称中的哈希不符`
+  const { architecture, rootfs } = archive.parsed(Config, 'JSON') ?? {}
+  const layers = Layers.map((name) => archive.member(name))
   layers.forEach(({ name }) => digestInName(name, what))
   if (rootfs?.diff_ids?.length !== layers.length)
-    throw archive.unfit(
-      `${RepoTags[0]} has ${layers.length} layers, its configuration ${rootfs?.diff_ids?.length}`,
-      `${RepoTags[0]} 有 ${layers.length} 层，而其配置为 ${rootfs?.diff_ids?.length} 层`,
-    )
+    throw archive.unfit`
+      ${RepoTags[0]} has ${layers.length} layers, its configuration ${rootfs?.diff_ids?.length}
+      ${RepoTags[0]} 有 ${layers.length} 层，而其配置为 ${rootfs?.diff_ids?.length} 层`
   return RepoTags.map((source) => ({
     source,
     target: targetOf(archive, source),
     id: `sha256:${id}`,
     architecture,
-    config: memberOf(archive, Config),
+    config: archive.member(Config),
     layers,
     diffIds: rootfs.diff_ids,
   }))
@@ -125,17 +115,16 @@ export function digestInName(name: string, what: string): string {
     ${what}：${JSON.stringify(name)} 未以其 sha256 命名`
 }
 
+const REFERENCE =
+  /^(?:[A-Za-z0-9.-]+(?::\d+)?\/)?(?:[a-z0-9][a-z0-9._-]*\/)*([a-z0-9][a-z0-9._-]*:\w[\w.-]{0,127})$/
+
 /** The last path component and the tag: what charts-syncer keeps of an image's name. */
 function targetOf(archive: Archive, source: string): string {
-  const [, name, tag] =
-    /^(?:[A-Za-z0-9.-]+(?::\d+)?\/)?(?:[a-z0-9][a-z0-9._-]*\/)*([a-z0-9][a-z0-9._-]*):(\w[\w.-]{0,127})$/.exec(
-      source,
-    ) ?? []
-  if (name && tag) return `${name}:${tag}`
-  throw archive.unfit(
-    `${JSON.stringify(source)} is not an image reference with a tag`,
-    `${JSON.stringify(source)} 不是带 tag 的镜像引用`,
-  )
+  const [, target] = REFERENCE.exec(source) ?? []
+  if (target) return target
+  throw archive.unfit`
+    ${JSON.stringify(source)} is not an image reference with a tag
+    ${JSON.stringify(source)} 不是带 tag 的镜像引用`
 }
 
 /** An image reference with what Docker leaves out: docker.io, library, :latest. */

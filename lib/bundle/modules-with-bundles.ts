@@ -1,10 +1,9 @@
-import { existsSync, readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { statSync } from 'node:fs'
 import minimist from 'minimist'
 import { missing, wrongUsage } from '../base/failure.ts'
 import { moduleNames } from '../inputs/checked-files.ts'
 import { bundleNames, readModule } from '../inputs/module.ts'
-import { bundleFiles } from './files.ts'
+import { isCalled, tarsIn } from './files.ts'
 
 /** Was the script started for every module that has a bundle? */
 export const isForAll = () => process.argv.includes('--all')
@@ -22,27 +21,25 @@ export function modulesWithBundles(words: string[]): string[] {
       --all needs --bundle DIRECTORY, once, and cannot be combined with --module
       --all 需要一个 --bundle 目录，且不能与 --module 同时使用`
   }
-  if (!existsSync(bundle) || !statSync(bundle).isDirectory()) {
+  if (!statSync(bundle, { throwIfNoEntry: false })?.isDirectory()) {
     throw missing`
       the directory ${bundle} does not exist: is it mounted?
       目录 ${bundle} 不存在：是否已挂载？`
   }
-  const filesOf = (name: string) =>
-    bundleFiles(bundle, bundleNames(readModule(name).module), { mayBeMissing: true })
-  const files = new Map(moduleNames().map((name) => [name, filesOf(name)]))
-  const taken = [...files.values()].flat()
-  const others = readdirSync(bundle).filter(
-    (name) => name.endsWith('.tar') && !taken.includes(join(bundle, name)),
-  )
+  const files = tarsIn(bundle)
+  const known = moduleNames().map((name) => ({ name, names: bundleNames(readModule(name).module) }))
+  const others = files.filter((file) => !known.some(({ names }) => isCalled(file, names)))
   if (others.length > 0) {
     process.stderr.write(
       `not taken: the name of no module · 未处理（没有对应的模块）: ${others.join(', ')}\n`,
     )
   }
-  if (taken.length === 0) {
+  if (others.length === files.length) {
     throw missing`
       ${bundle} has no bundle of ${moduleNames().join(', ')}
       ${bundle} 中没有 ${moduleNames().join('、')} 的离线包`
   }
-  return moduleNames().filter((name) => files.get(name)!.length > 0)
+  return known
+    .filter(({ names }) => files.some((file) => isCalled(file, names)))
+    .map(({ name }) => name)
 }

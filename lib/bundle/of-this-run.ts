@@ -1,5 +1,5 @@
 import { basename, resolve } from 'node:path'
-import { bug, EXIT, Failure, missing } from '../base/failure.ts'
+import { bug, Failure, missing } from '../base/failure.ts'
 import { bundlePath } from '../inputs/inputs.ts'
 import { bundleNames } from '../inputs/module.ts'
 import { mustComeFirst, needed, owe, settleDebt, word } from '../run/order.ts'
@@ -9,6 +9,7 @@ import { check } from '../run/words.ts'
 import { megabytes, verifyContent } from './content.ts'
 import { asTyped, bundleFiles } from './files.ts'
 import { type Bundle, OtherChart, readBundle } from './structure.ts'
+import { unfit } from './tar.ts'
 
 declare module '../run/session.ts' {
   interface Run {
@@ -28,28 +29,21 @@ declare module './structure.ts' {
   }
 }
 
-const NOWHERE = { offset: 0, size: 0 }
-
 /** What a dry run goes on with. */
-const standIn = (): Bundle => ({
-  file: '{bundle_file}',
-  region: NOWHERE,
-  chart: '{chart}',
-  version: '{version}',
-  images: [
-    {
-      source: '{name_in_the_bundle}',
-      target: '{name}:{tag}',
-      id: '{image_id}',
-      architecture: '{architecture}',
-      config: { name: '{configuration}', entry: NOWHERE, ...NOWHERE },
-      layers: [],
-      diffIds: [],
-    },
-  ],
-  hints: [],
-  bytes: 0,
-})
+function standIn(): Bundle {
+  const region = { offset: 0, size: 0 }
+  const image = {
+    source: '{name_in_the_bundle}',
+    target: '{name}:{tag}',
+    id: '{image_id}',
+    architecture: '{architecture}',
+    config: { name: '{configuration}', entry: region, ...region },
+    layers: [],
+    diffIds: [],
+  }
+  const names = { file: '{bundle_file}', chart: '{chart}', version: '{version}' }
+  return { ...names, region, images: [image], hints: [], bytes: 0 }
+}
 
 /**
  * The module's bundles, each checked as far as that is possible without reading the layers; one of
@@ -58,9 +52,8 @@ const standIn = (): Bundle => ({
  */
 export const findBundles = word('findBundles', async (): Promise<Bundle[]> => {
   const run = thisRun()
-  const { inputs } = run
-  const { module, site, stateDirectory } = inputs
-  const path = resolve(stateDirectory, bundlePath(inputs))
+  const { module, site, stateDirectory } = run.inputs
+  const path = resolve(stateDirectory, bundlePath(run.inputs))
   const where = asTyped(path)
   run.badBundles = []
   owe('tellBadBundles()')
@@ -79,7 +72,7 @@ function bundlesIn(path: string): Bundle[] {
   const files = bundleFiles(path, bundleNames(module))
   const bundles = files.flatMap((file) => bundleIn(file, charts, files.length === 1))
   bundles.forEach(tellBundle)
-  if (bundles.length === 0 && badBundlesOf().length === 0) {
+  if (bundles.length === 0 && thisRun().badBundles!.length === 0) {
     throw missing`
       ${asTyped(path)} has no bundle of ${charts.join(', ')}
       ${asTyped(path)} 中没有 ${charts.join('、')} 的离线包`
@@ -95,9 +88,9 @@ function bundleIn(file: string, charts: string[], isAlone: boolean): Bundle[] {
   try {
     return [{ ...readBundle(file, charts, thisRun().inputs.site.architecture), isAlone }]
   } catch (error) {
-    if (!(error instanceof Failure) || isAlone) throw error
-    if (error instanceof OtherChart) report(`  ${basename(file)}: not taken · 未处理: ${error.en}`)
-    else addBadBundle(error)
+    if (error instanceof OtherChart && !isAlone)
+      report(`  ${basename(file)}: not taken · 未处理: ${error.en}`)
+    else addBadBundle(error, isAlone)
     return []
   }
 }
@@ -109,36 +102,31 @@ function tellBundle({ file, inDownload, chart, version, images, bytes, checksum 
         ? `, sha512 in ${checksum.from}`
         : ', sha512 file missing: its chart cannot be checked · 没有 sha512 文件，无法校验其 chart'),
   )
-  note({
-    event: 'bundle',
-    file,
-    inDownload,
-    chart,
-    version,
-    checksum: checksum?.sha512,
-    images: Object.fromEntries(images.map(({ target, id }) => [target, id])),
-  })
+  const ids = Object.fromEntries(images.map(({ target, id }) => [target, id]))
+  const { sha512 } = checksum ?? {}
+  note({ event: 'bundle', file, inDownload, chart, version, checksum: sha512, images: ids })
 }
 
-/** The bundles of the directory that are damaged or unfit, so far. */
-export const badBundlesOf = (run = thisRun()): Failure[] => run.badBundles ?? []
-
-function addBadBundle(failure: Failure) {
-  badBundlesOf().push(failure)
+/** One of several bundles is damaged or unfit; of another failure, or of the only bundle, the run ends. */
+function addBadBundle(failure: unknown, isAlone = false) {
+  if (!(failure instanceof Failure) || isAlone) throw failure
+  thisRun().badBundles!.push(failure)
   owe('tellBadBundles()')
   report(`  NOT TAKEN · 未处理: ${failure.en}`)
 }
 
 function isSameBundle(one: Bundle, other: Bundle): boolean {
   if (one.chart !== other.chart || one.version !== other.version) return false
-  const images = ({ images }: Bundle) =>
-    JSON.stringify(images.map(({ source, id }) => [source, id]))
-  if (images(one) === images(other)) return true
-  throw new Failure(
-    EXIT.badBundle,
-    `${asTyped(one.file)} and ${asTyped(other.file)} are both ${one.chart} ${one.version}, but contain different images`,
-    `${asTyped(one.file)} 与 ${asTyped(other.file)} 都是 ${one.chart} ${one.version}，但镜像不同`,
-  ).next('name one of them: --bundle FILE', '请用 --bundle FILE 指定其一')
+  const [images, otherImages] = [one, other].map(({ images }) =>
+    JSON.stringify(images.map(({ source, id }) => [source, id])),
+  )
+  if (images === otherImages) return true
+  throw unfit`
+    ${asTyped(one.file)} and ${asTyped(other.file)} are both ${one.chart} ${one.version}, but contain different images
+    ${asTyped(one.file)} 与 ${asTyped(other.file)} 都是 ${one.chart} ${one.version}，但镜像不同`
+    .next`
+    name one of them: --bundle FILE
+    请用 --bundle FILE 指定其一`
 }
 
 /**
@@ -152,12 +140,10 @@ export const tellBadBundles = word('tellBadBundles', async () => {
   if (run.owed.has('tellBadNodes(nodes)'))
     throw mustComeFirst('tellBadNodes(nodes)', 'tellBadBundles()')
   settleDebt('tellBadBundles()')
-  const bad = badBundlesOf(run)
+  const bad = run.badBundles!
   if (bad.length === 0) return
   const each = (lang: 'en' | 'zh') => bad.map((failure) => failure[lang]).join('\n')
-  const failure = new Failure(EXIT.badBundle, each('en'), each('zh'), {
-    next: bad[0]!.details.next,
-  })
+  const failure = unfit(each('en'), each('zh')).next(...bad[0]!.details.next!)
   const others = bundles.some(({ isRight }) => isRight !== false)
   throw others ? failure.state('the other bundles are in', '其他离线包均已处理') : failure
 })
@@ -165,8 +151,8 @@ export const tellBadBundles = word('tellBadBundles', async () => {
 /** Sets `$source`: the bundle's file. */
 export const setSource = word('setSource', async ({ file }: Bundle) => {
   const path = bundlePath(thisRun().inputs)
-  const isFile = path.endsWith('.tar')
-  await setVariable('source', isFile ? path : `${path}/{bundle_file}`, async () => file)
+  const placeholder = path.endsWith('.tar') ? path : `${path}/{bundle_file}`
+  await setVariable('source', placeholder, async () => file)
 })
 
 /**
@@ -183,8 +169,7 @@ export const checkBundleContent = word('checkBundleContent', async (bundle: Bund
         await verifyContent(bundle)
         return true
       } catch (error) {
-        if (!(error instanceof Failure) || bundle.isAlone) throw error
-        addBadBundle(error)
+        addBadBundle(error, bundle.isAlone)
         return false
       }
     },

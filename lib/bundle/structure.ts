@@ -1,19 +1,10 @@
 import { closeSync, openSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { EXIT, Failure } from '../base/failure.ts'
+import { type Bilingual, bilingual, EXIT, Failure } from '../base/failure.ts'
 import { type Checksum, checksumBeside, sha512In } from './files.ts'
 import { type Hint, hintsIn } from './hints.ts'
 import { type BundleImage, bytesOf, imagesIn } from './images.ts'
-import {
-  archiveIn,
-  fromFile,
-  memberOf,
-  parsedMember,
-  type Read,
-  readMember,
-  type Region,
-  unfit,
-} from './tar.ts'
+import { archiveIn, fromFile, type Read, type Region, unfit } from './tar.ts'
 
 /** A bundle that has passed the check of its structure; rooms that follow add fields of their own. */
 export interface Bundle {
@@ -34,16 +25,9 @@ export interface Bundle {
 }
 
 /** A bundle of a chart that the module does not have: exit 65. */
-export class OtherChart extends Failure {
-  constructor(what: string, chart: string, charts: string[]) {
-    super(
-      EXIT.badBundle,
-      `${what} is a bundle of the chart ${chart}, not of ${charts.join(', ')}`,
-      `${what} 是 chart ${chart} 的离线包，而不是 ${charts.join('、')}`,
-    )
-    this.next('name the module that it belongs to: --module', '请用 --module 指定其所属模块')
-  }
-}
+export class OtherChart extends Failure {}
+
+const otherChart = (...text: Bilingual) => new OtherChart(EXIT.badBundle, ...bilingual(...text))
 
 /**
  * Reads what a bundle holds and checks all that can be told without reading its layers: the archives,
@@ -67,14 +51,18 @@ export function readBundle(file: string, charts: string[], architecture: string)
       const name = JSON.stringify(stray.name)
       throw bundle.unfit(`${name} does not belong in a bundle`, `${name} 不属于离线包`)
     }
-    const { name: chart, version } = parsedMember(bundle, 'original-chart/Chart.yaml', 'YAML') ?? {}
-    if (!charts.includes(chart)) throw new OtherChart(what, String(chart), charts)
+    const { name: chart, version } = bundle.parsed('original-chart/Chart.yaml', 'YAML') ?? {}
+    if (!charts.includes(chart))
+      throw otherChart`
+        ${what} is a bundle of the chart ${chart}, not of ${charts.join(', ')}
+        ${what} 是 chart ${chart} 的离线包，而不是 ${charts.join('、')}`.next`
+        name the module that it belongs to: --module
+        请用 --module 指定其所属模块`
     if (!/^v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$/.test(String(version)))
-      throw bundle.unfit(
-        `the version in Chart.yaml is not one like 1.2.3: ${JSON.stringify(version)}`,
-        `Chart.yaml 中没有形如 1.2.3 的版本：${JSON.stringify(version)}`,
-      )
-    const archive = archiveIn(read, memberOf(bundle, 'images.tar'), `${what}: images.tar`)
+      throw bundle.unfit`
+        the version in Chart.yaml is not one like 1.2.3: ${JSON.stringify(version)}
+        Chart.yaml 中没有形如 1.2.3 的版本：${JSON.stringify(version)}`
+    const archive = archiveIn(read, bundle.member('images.tar'), `${what}: images.tar`)
     const images = imagesIn(archive, architecture)
     const contents = { images, hints: hintsIn(bundle, images), bytes: bytesOf(images) }
     return { file, ...found, chart, version: String(version), ...contents }
@@ -102,7 +90,7 @@ function findBundle(read: Read, file: string): Pick<Bundle, 'region' | 'inDownlo
   const inside = members
     .filter(({ name, size }) => /sha512/i.test(name) && size < 65536)
     .flatMap(({ name: from }) => {
-      const sha512 = sha512In(readMember(download, from).toString(), basename(bundle.name))
+      const sha512 = sha512In(download.content(from).toString(), basename(bundle.name))
       return sha512 ? [{ of: bundle.name, region: bundle, sha512, from }] : []
     })
   return { region: bundle, inDownload: bundle.name, checksum: beside ?? inside[0] }

@@ -1,6 +1,6 @@
 import { readSync } from 'node:fs'
 import { parse } from 'yaml'
-import { bilingual, EXIT, Failure, type Bilingual } from '../base/failure.ts'
+import { type Bilingual, bilingual, EXIT, Failure } from '../base/failure.ts'
 
 /** A part of a file. */
 export interface Region {
@@ -17,15 +17,7 @@ export interface Member extends Region {
   entry: Region
 }
 
-/** An archive with its members. */
-export interface Archive {
-  read: Read
-  members: Member[]
-  /** how a failure calls it */
-  what: string
-  /** a failure that is about it: exit 65 */
-  unfit: (...text: Bilingual) => Failure
-}
+type Unfit = (...text: Bilingual) => Failure
 
 /** An archive that is damaged or unfit: exit 65. */
 export const unfit = (...text: Bilingual): Failure =>
@@ -49,68 +41,69 @@ const padded = (size: number) => Math.ceil(size / BLOCK) * BLOCK
 /** PAX records that say nothing about which bytes belong to which file. */
 const HARMLESS = /^(mtime|atime|ctime|uid|gid|uname|gname|comment|LIBARCHIVE\..*|SCHILY\..*)$/
 
-/** An archive in a part of a file. @throws Failure 65, as membersOf */
-export const archiveIn = (read: Read, where: Region, what: string): Archive => ({
-  read,
-  members: membersOf(read, where, what),
-  what,
-  unfit: (...text) => {
-    const [en, zh] = bilingual(...text)
-    return unfit(`${what}: ${en}`, `${what}：${zh}`)
-  },
-})
-
-/** A member by its name. @throws Failure 65 where it is missing */
-export function memberOf({ members, unfit }: Archive, name: string): Member {
-  const member = members.find((each) => each.name === name)
-  if (member) return member
-  throw unfit(`${JSON.stringify(name)} is missing`, `缺少 ${JSON.stringify(name)}`)
-}
-
-/** The content of a small member. @throws Failure 65 where it is missing, or over 16 MiB */
-export function readMember(archive: Archive, name: string): Buffer {
-  const { offset, size } = memberOf(archive, name)
-  if (size <= 1 << 24) return archive.read(offset, size)
-  const quoted = JSON.stringify(name)
-  throw archive.unfit(`${quoted} is too large: ${size} bytes`, `${quoted} 过大：${size} 字节`)
-}
-
-/** What a JSON or YAML file says. @throws Failure 65 where it is missing, or is not what it should be */
-export function parsedMember(archive: Archive, name: string, form: 'JSON' | 'YAML'): any {
-  const text = readMember(archive, name).toString()
-  try {
-    return form === 'JSON' ? JSON.parse(text) : parse(text, { uniqueKeys: false, merge: true })
-  } catch (error) {
-    const { message } = error as Error
-    throw archive.unfit(`${name} is not ${form}: ${message}`, `${name} 不是有效的 ${form}`)
-  }
-}
-
 /**
- * The members of a tar archive in a part of an open file. Only the headers are read, so it
- * takes milliseconds whatever the size; libraries read an archive as a stream, all of it. It is strict,
- * because what is checked must be what other programs then read: nothing but regular files and
- * directories, each name once, each header's checksum right, the end marker there and nothing after
- * it. (One name twice with the very same content is let through: so charts-syncer writes an image that
- * has two tags, go-containerregistry 0.14 pkg/v1/tarball/write.go.) A PAX or GNU long
- * name header must come directly before its file: where a PAX size precedes another of them, readers
- * disagree (GHSA-vmf3-w455-68vh).
+ * A tar archive in a part of an open file. Only the headers are read, so it takes milliseconds whatever
+ * the size; libraries read an archive as a stream, all of it. It is strict, because what is checked must
+ * be what other programs then read: nothing but regular files and directories, each name once, each
+ * header's checksum right, the end marker there and nothing after it. (One name twice with the very same
+ * content is let through: so charts-syncer writes an image that has two tags, go-containerregistry 0.14
+ * pkg/v1/tarball/write.go.) A PAX or GNU long name header must come directly before its file: where a
+ * PAX size precedes another of them, readers disagree (GHSA-vmf3-w455-68vh).
  * @param where the whole file, or a member of another archive
  * @param what how a failure calls it
  * @throws Failure 65 with the entry and what is wrong with it
  */
-export function membersOf(bytes: Read, where: Region, what: string): Member[] {
+export function archiveIn(read: Read, where: Region, what: string) {
+  const unfitHere: Unfit = (...text) => {
+    const [en, zh] = bilingual(...text)
+    return unfit(`${what}: ${en}`, `${what}：${zh}`)
+  }
+  const members = membersOf(read, where, unfitHere)
+
+  /** A member by its name. @throws Failure 65 where it is missing */
+  function member(name: string): Member {
+    const found = members.find((each) => each.name === name)
+    if (found) return found
+    throw unfitHere(`${JSON.stringify(name)} is missing`, `缺少 ${JSON.stringify(name)}`)
+  }
+
+  /** The content of a small member. @throws Failure 65 where it is missing, or over 16 MiB */
+  function content(name: string): Buffer {
+    const { offset, size } = member(name)
+    if (size <= 1 << 24) return read(offset, size)
+    const quoted = JSON.stringify(name)
+    throw unfitHere(`${quoted} is too large: ${size} bytes`, `${quoted} 过大：${size} 字节`)
+  }
+
+  /** What a JSON or YAML file says. @throws Failure 65 where it is missing, or is not what it should be */
+  function parsed(name: string, form: 'JSON' | 'YAML'): any {
+    const text = content(name).toString()
+    try {
+      return form === 'JSON' ? JSON.parse(text) : parse(text, { uniqueKeys: false, merge: true })
+    } catch (error) {
+      const { message } = error as Error
+      throw unfitHere(`${name} is not ${form}: ${message}`, `${name} 不是有效的 ${form}`)
+    }
+  }
+
+  return { what, members, member, content, parsed, unfit: unfitHere }
+}
+
+export type Archive = ReturnType<typeof archiveIn>
+
+function membersOf(bytes: Read, where: Region, unfit: Unfit): Member[] {
   const members = new Map<string, Member>()
   const end = where.offset + where.size
   let offset = where.offset
-  let pax: Record<string, string> | undefined
-  let longName: string | undefined
   let firstHeader = offset
+  /** what an extended header says of the file that comes next */
+  let extended: Record<string, string> | undefined
 
-  const bad = (problem: string, zh: string) =>
-    unfit`
-      ${what}: at byte ${offset - where.offset}: ${problem}
-      ${what}：第 ${offset - where.offset} 字节处：${zh}`
+  const bad: Unfit = (...text) => {
+    const [en, zh] = bilingual(...text)
+    const at = offset - where.offset
+    return unfit(`at byte ${at}: ${en}`, `第 ${at} 字节处：${zh}`)
+  }
   const read = (from: number, size: number): Buffer => {
     const buffer = from + size > end ? undefined : bytes(from, size)
     if (buffer?.length !== size) throw bad('it is cut off', '文件不完整')
@@ -119,53 +112,45 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
 
   for (;;) {
     const header = read(offset, BLOCK)
-    if (!pax && longName === undefined) firstHeader = offset
+    if (!extended) firstHeader = offset
     if (header.every((byte) => byte === 0)) break
     const { type, size: plainSize, name: plainName } = parseHeader(header, bad)
     const begin = offset + BLOCK
     let size = plainSize
-    if (type === 'x' || type === 'L' || type === 'g') {
-      if (pax || longName !== undefined)
-        throw bad(
-          'two extended headers follow each other, which programs read differently',
-          '连续出现两个扩展头，不同程序的解析结果不一致',
-        )
-      if (plainSize > 65536) throw bad('an extended header is too long', '扩展头过长')
-      const data = read(begin, plainSize)
+    if (/[xLg]/.test(type)) {
+      if (extended)
+        throw bad`
+          two extended headers follow each other, which programs read differently
+          连续出现两个扩展头，不同程序的解析结果不一致`
+      if (size > 65536) throw bad('an extended header is too long', '扩展头过长')
+      const data = read(begin, size)
       if (type === 'g') parsePax(data, HARMLESS, bad)
-      else if (type === 'L') longName = data.toString().replace(/\0.*$/s, '')
-      else pax = parsePax(data, /^(path|size)$/, bad)
+      else extended = type === 'L' ? { path: upToZero(data) } : parsePax(data, /^(path|size)$/, bad)
     } else {
-      const name = longName ?? pax?.['path'] ?? plainName
-      if (pax?.['size'] !== undefined) size = Number(pax['size'])
+      const { path: name = plainName, size: longSize } = extended ?? {}
+      if (longSize !== undefined) size = Number(longSize)
+      const quoted = JSON.stringify(name)
       const isDirectory = type === '5' && size === 0
       if (type !== '0' && type !== '\0' && !isDirectory)
-        throw bad(
-          `${JSON.stringify(name)} is not a regular file (type ${JSON.stringify(type)})`,
-          `${JSON.stringify(name)} 不是普通文件（类型 ${JSON.stringify(type)}）`,
-        )
-      if (!Number.isSafeInteger(size)) throw bad('its size is not a number', '文件大小无效')
-      if (begin + size > end)
-        throw bad(`${JSON.stringify(name)} is cut off`, `${JSON.stringify(name)} 不完整`)
+        throw bad`
+          ${quoted} is not a regular file (type ${JSON.stringify(type)})
+          ${quoted} 不是普通文件（类型 ${JSON.stringify(type)}）`
+      if (begin + size > end) throw bad(`${quoted} is cut off`, `${quoted} 不完整`)
       if (name.startsWith('/') || name.split('/').includes('..'))
-        throw bad(`${JSON.stringify(name)} leads elsewhere`, `${JSON.stringify(name)} 指向其他位置`)
+        throw bad(`${quoted} leads elsewhere`, `${quoted} 指向其他位置`)
       const first = members.get(name)
-      const isSame = () =>
-        first!.size === size &&
-        size <= 1 << 24 &&
-        read(first!.offset, size).equals(read(begin, size))
-      if (first && !isSame())
-        throw bad(`${JSON.stringify(name)} appears twice`, `${JSON.stringify(name)} 重复出现`)
+      const isSame = ({ size: other, offset }: Member) =>
+        other === size && size <= 1 << 24 && read(offset, size).equals(read(begin, size))
+      if (first && !isSame(first)) throw bad(`${quoted} appears twice`, `${quoted} 重复出现`)
       if (!first && !isDirectory) {
         const entry = { offset: firstHeader, size: begin + padded(size) - firstHeader }
         members.set(name, { name, offset: begin, size, entry })
       }
-      pax = longName = undefined
+      extended = undefined
     }
     offset = begin + padded(size)
   }
-  if (pax || longName !== undefined)
-    throw bad('an extended header without a file', '扩展头之后没有文件')
+  if (extended) throw bad('an extended header without a file', '扩展头之后没有文件')
   // two blocks of zeros end an archive; GNU tar fills up to 10 KiB
   const rest = end - offset
   if (rest < 2 * BLOCK)
@@ -175,56 +160,48 @@ export function membersOf(bytes: Read, where: Region, what: string): Member[] {
   return [...members.values()]
 }
 
-type Bad = (en: string, zh: string) => Failure
+const upToZero = (bytes: Buffer) => bytes.toString().split('\0')[0]!
 
-function parseHeader(header: Buffer, bad: Bad) {
-  const text = (from: number, length: number) => {
-    const field = header.subarray(from, from + length)
-    const zero = field.indexOf(0)
-    return field.subarray(0, zero < 0 ? length : zero).toString()
-  }
-  const sum = header.reduce((sum, byte, at) => sum + (at >= 148 && at < 156 ? 32 : byte), 0)
-  const checksum = /^ *([0-7]{1,7})\0? *\0?$/.exec(header.subarray(148, 156).toString('latin1'))
-  if (!checksum || parseInt(checksum[1]!, 8) !== sum)
+/** The sum of a header's bytes, those of the sum itself taken for blanks. */
+const sumOf = (header: Buffer) =>
+  header.reduce((sum, byte, at) => sum + (at >= 148 && at < 156 ? 32 : byte), 0)
+
+function parseHeader(header: Buffer, bad: Unfit) {
+  if (octalIn(header.subarray(148, 156)) !== sumOf(header))
     throw bad('a header is damaged (its checksum is wrong)', '文件头已损坏（校验和不符）')
-  const magic = header.subarray(257, 265).toString('latin1')
-  if (!/^(ustar\0|ustar  \0)/.test(magic)) throw bad('this is not a tar archive', '不是 tar 文件')
-  const prefix = magic.startsWith('ustar\0') ? text(345, 155) : ''
-  const name = text(0, 100)
+  const magic = header.toString('latin1', 257, 265)
+  if (!/^ustar(\0|  \0)/.test(magic)) throw bad('this is not a tar archive', '不是 tar 文件')
+  const size = sizeIn(header.subarray(124, 136))
+  if (!Number.isSafeInteger(size)) throw bad('its size is not a number', '大小字段无效')
+  const prefix = magic.startsWith('ustar\0') ? upToZero(header.subarray(345, 500)) : ''
+  const name = upToZero(header.subarray(0, 100))
   return {
     name: prefix ? `${prefix}/${name}` : name,
-    type: header.subarray(156, 157).toString('latin1'),
-    size: parseSize(header.subarray(124, 136), bad),
+    type: header.toString('latin1', 156, 157),
+    size,
   }
 }
 
-/** Octal digits, or, from 8 GiB on, a binary number that begins with the bit 0x80 (GNU). */
-function parseSize(field: Buffer, bad: Bad): number {
-  if (field[0]! & 0x80) {
-    const size = Number(BigInt('0x' + field.toString('hex')) & ((1n << 95n) - 1n))
-    if (field[0] !== 0x80 || !Number.isSafeInteger(size))
-      throw bad('its size is not a number', '大小字段无效')
-    return size
-  }
-  const digits = /^ *([0-7]+)[ \0]*$/.exec(field.toString('latin1'))
-  if (!digits) throw bad('its size is not a number', '大小字段无效')
-  return parseInt(digits[1]!, 8)
-}
+const octalIn = (field: Buffer): number =>
+  parseInt(/^ *([0-7]+)[ \0]*$/.exec(field.toString('latin1'))?.[1] ?? '', 8)
+
+/** Octal digits, or, from 8 GiB on, a binary number behind the byte 0x80 (GNU). */
+const sizeIn = (field: Buffer): number =>
+  field[0] === 0x80 ? Number(`0x${field.toString('hex', 1)}`) : octalIn(field)
 
 /** The records of a PAX header: `LENGTH KEY=VALUE\n` each. */
-function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, string> {
+function parsePax(data: Buffer, allowed: RegExp, bad: Unfit): Record<string, string> {
   const records: Record<string, string> = {}
   for (let at = 0; at < data.length;) {
     const blank = data.indexOf(32, at)
-    const digits = data.subarray(at, Math.max(at, blank)).toString('latin1')
+    const digits = data.toString('latin1', at, Math.max(at, blank))
     const end = at + Number(digits)
-    const record = data.subarray(blank + 1, end).toString()
-    const [, key, value] = /^([^=]+)=([^]*)\n$/.exec(record) ?? []
+    const [, key, value] = /^([^=]+)=([^]*)\n$/.exec(data.toString('utf8', blank + 1, end)) ?? []
     if (!/^[1-9]\d*$/.test(digits) || end > data.length || key === undefined)
       throw bad('a PAX header is damaged', 'PAX 扩展头已损坏')
     if (key in records || !(allowed.test(key) || HARMLESS.test(key)))
       throw bad(`a PAX header has ${JSON.stringify(key)}`, `PAX 扩展头含有 ${JSON.stringify(key)}`)
-    if (key === 'size' && !/^\d+$/.test(value!))
+    if (key === 'size' && !(/^\d+$/.test(value!) && Number.isSafeInteger(Number(value))))
       throw bad('its size is not a number', '大小字段无效')
     records[key] = value!
     at = end
@@ -237,22 +214,19 @@ function parsePax(data: Buffer, allowed: RegExp, bad: Bad): Record<string, strin
  * @param files path (less than 100 bytes) and content of each
  */
 export function tarOf(files: Record<string, string | Buffer>): Buffer {
-  return Buffer.concat(
-    Object.entries(files).flatMap(([name, text]) => {
-      const data = Buffer.from(text)
-      const header = Buffer.alloc(BLOCK)
-      const octal = (value: number, digits: number) => value.toString(8).padStart(digits, '0')
-      header.write(name, 0)
-      for (const at of [108, 116]) header.write(octal(0, 7), at) // owner, group
-      header.write(octal(0o644, 7), 100)
-      header.write(octal(data.length, 11), 124)
-      header.write(octal(0, 11), 136) // time
-      header.write('0', 156)
-      header.write('ustar\x0000', 257)
-      header.fill(' ', 148, 156)
-      const sum = header.reduce((sum, byte) => sum + byte, 0)
-      header.write(`${octal(sum, 6)}\0 `, 148)
-      return [header, data, Buffer.alloc(padded(data.length) - data.length)]
-    }),
-  )
+  const octal = (value: number, digits: number) => value.toString(8).padStart(digits, '0')
+  const entries = Object.entries(files).flatMap(([name, text]) => {
+    const data = Buffer.from(text)
+    const header = Buffer.alloc(BLOCK)
+    header.write(name, 0)
+    header.write(octal(0o644, 7), 100)
+    for (const at of [108, 116]) header.write(octal(0, 7), at) // owner, group
+    header.write(octal(data.length, 11), 124)
+    header.write(octal(0, 11), 136) // time
+    header.write('0', 156)
+    header.write('ustar\x0000', 257)
+    header.write(`${octal(sumOf(header), 6)}\0 `, 148)
+    return [header, data, Buffer.alloc(padded(data.length) - data.length)]
+  })
+  return Buffer.concat(entries)
 }

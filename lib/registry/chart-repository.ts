@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { misconfigured } from '../base/failure.ts'
 import { thisRun } from '../run/session.ts'
-import { allowed, get, loginOf, type Server, unexpected } from './http.ts'
+import { allowed, get, isBusy, loginOf, type Server, unexpected } from './http.ts'
 import { blobAt, manifestAt } from './registry.ts'
 
 /**
@@ -15,15 +15,10 @@ export async function storedChart(chart: string, version: string): Promise<Buffe
     const path = localPackage(chart, version)
     return existsSync(path) ? readFileSync(path) : undefined
   }
-  const server: Server = {
-    address: url,
-    caFile,
-    plainHttp,
-    login: login ? 'CHART_REPO' : undefined,
-  }
-  if (kind !== 'OCI') return chartAt(server, chart, version)
-  const [address, ...path] = url.replace(/^oci:\/\//, '').split('/')
-  return ociChartAt({ ...server, address: address! }, [...path, chart].join('/'), version)
+  const access = { caFile, plainHttp, login: login ? ('CHART_REPO' as const) : undefined }
+  if (kind !== 'OCI') return chartAt({ address: url, ...access }, chart, version)
+  const [address = '', ...path] = url.replace(/^oci:\/\//, '').split('/')
+  return ociChartAt({ address, ...access }, [...path, chart].join('/'), version)
 }
 
 /** Where a chart of `kind: LOCAL` is. */
@@ -31,17 +26,13 @@ export const localPackage = (chart: string, version: string) =>
   join(thisRun().inputs.stateDirectory, `local-repo/${chart}-${version}.tgz`)
 
 /** In a chart repository of Harbor or ChartMuseum. @throws Failure 78 also where it is none */
-async function chartAt(
-  server: Server,
-  chart: string,
-  version: string,
-): Promise<Buffer | undefined> {
-  const login = { ...loginOf(server) }
+async function chartAt(server: Server, chart: string, version: string) {
+  const login = loginOf(server)
   const file = encodeURIComponent(`${chart}-${version}.tgz`)
   const answer = allowed(server, await get(server, `${server.address}/charts/${file}`, login))
   const isGzip = answer.body.subarray(0, 2).toString('hex') === '1f8b'
   if (answer.status === 200 && isGzip) return answer.body
-  if (answer.status >= 500 || answer.status === 429) throw unexpected(server, answer)
+  if (isBusy(answer)) throw unexpected(server, answer)
   // not there; but is there a repository at all?
   const index = allowed(server, await get(server, `${server.address}/index.yaml`, login, 4096))
   const text = index.body.toString()
@@ -59,11 +50,7 @@ async function chartAt(
  * @param repository with slashes, without host: `release.daocloud.io/skoala`
  * @throws Failure 78 also where it is not a chart
  */
-async function ociChartAt(
-  server: Server,
-  repository: string,
-  version: string,
-): Promise<Buffer | undefined> {
+async function ociChartAt(server: Server, repository: string, version: string) {
   const tag = version.replaceAll('+', '_') // helm 3.22 pkg/registry/util.go
   const manifest = await manifestAt(server, repository, tag)
   if (!manifest) return undefined

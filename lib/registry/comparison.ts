@@ -9,9 +9,8 @@ import { imageIdAt, siteRegistry } from './registry.ts'
 
 /** What the site's registry and chart repository have of a bundle. */
 export interface Comparison {
-  missing: BundleImage[]
-  /** names that exist and are those of another image */
-  different: { image: BundleImage; found: string }[]
+  /** images that are not in place; `found`: the name is that of another image */
+  lacking: { image: BundleImage; found?: string }[]
   /** is the chart there, made for this registry? `other`: its images are elsewhere, or it can't be read */
   chart: 'there' | 'missing' | 'other'
   /** an image reference of another chart, for a failure */
@@ -26,8 +25,8 @@ export function idThere({ target }: BundleImage): Promise<string | undefined> {
 }
 
 /** Is everything of the bundle in place, and right? */
-export const isComplete = ({ missing, different, chart }: Comparison) =>
-  missing.length + different.length === 0 && chart === 'there'
+export const isComplete = ({ lacking, chart }: Comparison) =>
+  lacking.length === 0 && chart === 'there'
 
 /**
  * Asks the registry and the chart repository what they have of a bundle.
@@ -35,27 +34,24 @@ export const isComplete = ({ missing, different, chart }: Comparison) =>
  * @throws Failure 69 · 77 · 78
  */
 export async function compare(bundle: Bundle, when: 'before' | 'after'): Promise<Comparison> {
-  const ids = await Promise.all(bundle.images.map(idThere))
-  const { chart, otherReference } = await compareChart(bundle)
-  const images = Object.fromEntries(bundle.images.map(({ target }, at) => [target, ids[at]]))
-  note({ event: 'registry', when, path: imagePlace(thisRun().inputs), images, chart })
-  return {
-    missing: bundle.images.filter((_, at) => ids[at] === undefined),
-    different: bundle.images.flatMap((image, at) => {
-      const found = ids[at]
-      return found !== undefined && found !== image.id ? [{ image, found }] : []
-    }),
-    chart,
-    otherReference,
-  }
+  const all = await Promise.all(
+    bundle.images.map(async (image) => ({ image, found: await idThere(image) })),
+  )
+  const ofChart = await compareChart(bundle)
+  const images = Object.fromEntries(all.map(({ image, found }) => [image.target, found]))
+  note({
+    event: 'registry',
+    when,
+    path: imagePlace(thisRun().inputs),
+    images,
+    chart: ofChart.chart,
+  })
+  return { lacking: all.filter(({ image, found }) => found !== image.id), ...ofChart }
 }
 
 /** The chart that is in the chart repository: do its values name the bundle's images at this site? */
-async function compareChart({
-  chart,
-  version,
-  hints,
-}: Bundle): Promise<Pick<Comparison, 'chart' | 'otherReference'>> {
+async function compareChart(bundle: Bundle): Promise<Omit<Comparison, 'lacking'>> {
+  const { chart, version, hints } = bundle
   const stored = await storedChart(chart, version)
   if (!stored) return { chart: 'missing' }
   try {
@@ -63,9 +59,9 @@ async function compareChart({
     const place = imagePlace(thisRun().inputs)
     const untagged = (reference: string) => reference.replace(/:latest$/, '')
     for (const { hint, image } of hints) {
-      const reference = resolveHint(hint, values)
-      if (untagged(reference) !== untagged(`${place}/${image.target}`))
-        return { chart: 'other', otherReference: reference }
+      const otherReference = resolveHint(hint, values)
+      if (untagged(otherReference) !== untagged(`${place}/${image.target}`))
+        return { chart: 'other', otherReference }
     }
     return { chart: 'there' }
   } catch (error) {

@@ -1,7 +1,8 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
-import { EXIT, Failure, misconfigured, notAllowed, unreachable } from '../base/failure.ts'
+import http, { type IncomingMessage } from 'node:http'
+import https from 'node:https'
+import { type Failure, misconfigured, notAllowed, unreachable } from '../base/failure.ts'
 import { pause } from '../run/session.ts'
 
 /** A server that is asked over HTTP, and the login for it. */
@@ -16,39 +17,22 @@ export interface Server {
   plainHttp?: boolean
 }
 
-export interface Answer {
-  status: number
-  headers: IncomingMessage['headers']
-  body: Buffer
-}
+/** What a server answered. */
+export type Answer = Awaited<ReturnType<typeof getOnce>>
+type Headers = Record<string, string>
 
 const TIME_LIMIT = 20_000
-
-/** A cache: connections that are kept open, those of https for each CA file. */
-const agents = {
-  http: new HttpAgent({ keepAlive: true, maxSockets: 8 }),
-  https: new Map<string, HttpsAgent>(),
-}
+const POOL = { keepAlive: true, maxSockets: 8 }
+const agents = { http: new http.Agent(POOL), https: new https.Agent(POOL) }
 
 /** @throws Failure 78 where the CA file can't be read */
-function agentFor({ caFile }: Server, url: string): HttpAgent | HttpsAgent {
-  if (!url.startsWith('https:')) return agents.http
-  const known = agents.https.get(caFile ?? '')
-  if (known) return known
-  const ca = caFile ? { ca: contentOf(caFile) } : {}
-  const agent = new HttpsAgent({ keepAlive: true, maxSockets: 8, ...ca })
-  agents.https.set(caFile ?? '', agent)
-  return agent
-}
-
 function contentOf(caFile: string): Buffer {
   try {
     return readFileSync(caFile)
   } catch (error) {
-    const { message } = error as Error
     throw misconfigured`
-      the CA file ${caFile} cannot be read: ${message}
-      无法读取 CA 文件 ${caFile}：${message}`
+      the CA file ${caFile} cannot be read: ${(error as Error).message}
+      无法读取 CA 文件 ${caFile}：${(error as Error).message}`
   }
 }
 
@@ -57,25 +41,18 @@ function contentOf(caFile: string): Buffer {
  * @param limit bytes of the body that are read
  * @throws Failure 69 not reachable · 78 its certificate isn't trusted
  */
-export async function get(
-  server: Server,
-  url: string,
-  headers: Record<string, string>,
-  limit = 16 << 20,
-): Promise<Answer> {
-  let from = url
+export async function get(server: Server, url: string, headers: Headers, limit = 16 << 20) {
   let redirects = 0
   for (let tries = 1; ;) {
-    const answer = await getOnce(server, from, headers, limit)
-    const { location } = answer.headers
+    const answer = await getOnce(server, url, headers, limit)
+    const { location, 'retry-after': wait = 0 } = answer.headers
     if (answer.status >= 301 && answer.status <= 308 && location && redirects++ < 5) {
-      const to = new URL(location, from)
+      const { host } = new URL(url)
+      url = new URL(location, url).href
       // the login is for the server that was asked
-      if (to.host !== new URL(from).host) headers = { accept: headers['accept'] ?? '*/*' }
-      from = to.href
+      if (new URL(url).host !== host) headers = { accept: headers['accept'] ?? '*/*' }
     } else if ([429, 502, 503, 504].includes(answer.status) && tries < 4) {
-      const wanted = Number(answer.headers['retry-after'] ?? 0)
-      await pause(Math.min(Math.max(wanted, tries ** 2 / 2), 15))
+      await pause(Math.min(Math.max(Number(wait), tries ** 2 / 2), 15))
       tries++
     } else {
       return answer
@@ -84,38 +61,28 @@ export async function get(
 }
 
 /** The same, asked once, as it is answered. */
-export function getOnce(
-  server: Server,
-  url: string,
-  headers: Record<string, string>,
-  limit: number,
-): Promise<Answer> {
-  const agent = agentFor(server, url)
-  const request = url.startsWith('https:') ? httpsRequest : httpRequest
-  return new Promise((resolve, reject) => {
-    const asked = request(url, { agent, headers, timeout: TIME_LIMIT }, (response) => {
-      const pieces: Buffer[] = []
-      let length = 0
-      const end = () =>
-        resolve({
-          status: response.statusCode!,
-          headers: response.headers,
-          body: Buffer.concat(pieces).subarray(0, limit),
-        })
-      response.on('data', (piece: Buffer) => {
-        pieces.push(piece)
-        length += piece.length
-        if (length < limit) return
-        end()
-        response.destroy()
-      })
-      response.on('end', end)
-      response.on('error', (error) => reject(notReached(server, error)))
-    })
-    asked.on('timeout', () => asked.destroy(new Error(`no answer within ${TIME_LIMIT / 1000} s`)))
-    asked.on('error', (error) => reject(notReached(server, error)))
-    asked.end()
-  })
+export async function getOnce(server: Server, url: string, headers: Headers, limit: number) {
+  const isHttps = url.startsWith('https:')
+  const agent = isHttps ? agents.https : agents.http
+  const ca = isHttps && server.caFile ? contentOf(server.caFile) : undefined
+  const asked = (isHttps ? https : http).get(url, { agent, ca, headers, timeout: TIME_LIMIT })
+  let cause: Error | undefined
+  asked.on('error', (error) => (cause ??= error)) // before the answer is cut off by it
+  asked.on('timeout', () => asked.destroy(new Error(`no answer within ${TIME_LIMIT / 1000} s`)))
+  try {
+    const [response] = (await once(asked, 'response')) as [IncomingMessage]
+    const pieces: Buffer[] = []
+    let length = 0
+    for await (const piece of response) {
+      pieces.push(piece)
+      length += piece.length
+      if (length >= limit) break
+    }
+    const { statusCode, headers: said } = response
+    return { status: statusCode!, headers: said, body: Buffer.concat(pieces).subarray(0, limit) }
+  } catch (error) {
+    throw notReached(server, cause ?? (error as Error))
+  }
 }
 
 function notReached({ address, caFile }: Server, error: NodeJS.ErrnoException): Failure {
@@ -125,13 +92,14 @@ function notReached({ address, caFile }: Server, error: NodeJS.ErrnoException): 
     const failure = misconfigured`
       the certificate of ${address} is not trusted: ${words}
       ${address} 的证书不受信任：${words}`
-    return caFile
-      ? failure.next`
-        is ${caFile} the CA that signed it?
-        请确认 ${caFile} 是否为签发该证书的 CA`
-      : failure.next`
-        name the CA in the site file: containerRegistryCaFile, or chartRepository.caFile
-        请在站点配置中指定 CA：containerRegistryCaFile 或 chartRepository.caFile`
+    if (caFile)
+      return failure.next(
+        `is ${caFile} the CA that signed it?`,
+        `请确认 ${caFile} 是否为签发该证书的 CA`,
+      )
+    return failure.next`
+      name the CA in the site file: containerRegistryCaFile, or chartRepository.caFile
+      请在站点配置中指定 CA：containerRegistryCaFile 或 chartRepository.caFile`
   }
   return unreachable`
     ${address} cannot be reached: ${words}
@@ -139,7 +107,7 @@ function notReached({ address, caFile }: Server, error: NodeJS.ErrnoException): 
 }
 
 /** The login of a server from the environment, as a header. @throws Failure 78 where a variable is not set */
-export function loginOf({ login, address }: Server): { authorization?: string } {
+export function loginOf({ login, address }: Server): Headers {
   if (!login) return {}
   const [user, password] = [`${login}_USERNAME`, `${login}_PASSWORD`]
   const missing = [user, password].filter((name) => !process.env[name])
@@ -155,14 +123,13 @@ export function loginOf({ login, address }: Server): { authorization?: string } 
 }
 
 /** The answer, where the server lets us in. @throws Failure 77 */
-export function allowed(server: Server, answer: Answer): Answer {
-  if (answer.status === 401 || answer.status === 403) throw loginRefused(server, answer)
-  return answer
-}
-
-/** The server refuses the login: exit 77. */
-export function loginRefused({ address, login }: Server, answer: Answer): Failure {
-  return notAllowed`
+export function allowed(
+  { address, login }: Server,
+  answer: Answer,
+  isAllowed = answer.status !== 401 && answer.status !== 403,
+): Answer {
+  if (isAllowed) return answer
+  throw notAllowed`
     ${address} refuses ${login ? `${login}_USERNAME and ${login}_PASSWORD` : 'an anonymous user'} (${answer.status})
     ${address} 拒绝${login ? `了 ${login}_USERNAME 和 ${login}_PASSWORD` : '匿名访问'}（${answer.status}）`.said(
     errorText(answer),
@@ -171,15 +138,14 @@ export function loginRefused({ address, login }: Server, answer: Answer): Failur
     可能是密码错误、项目不存在，或该用户没有权限`
 }
 
+/** Does the server ask for patience? */
+export const isBusy = ({ status }: Answer) => status >= 500 || status === 429
+
 /** An answer that a registry or chart repository does not give: exit 69 where it is busy, else 78. */
-export function unexpected({ address }: Server, answer: Answer): Failure {
-  const isBusy = answer.status >= 500 || answer.status === 429
-  return new Failure(
-    isBusy ? EXIT.unreachable : EXIT.configuration,
-    `unexpected answer from ${address}: HTTP ${answer.status}`,
-    `${address} 的响应异常：HTTP ${answer.status}`,
-  ).said(errorText(answer))
-}
+export const unexpected = ({ address }: Server, answer: Answer): Failure =>
+  (isBusy(answer) ? unreachable : misconfigured)`
+    unexpected answer from ${address}: HTTP ${answer.status}
+    ${address} 的响应异常：HTTP ${answer.status}`.said(errorText(answer))
 
 /** What a server says in an answer. */
 export const errorText = ({ body }: Answer) => body.toString().trim().slice(0, 300)

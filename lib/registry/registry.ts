@@ -1,17 +1,8 @@
 import { isIP } from 'node:net'
 import { EXIT, type Failure, misconfigured } from '../base/failure.ts'
 import { type Site } from '../inputs/types.ts'
-import {
-  allowed,
-  type Answer,
-  errorText,
-  get,
-  getOnce,
-  loginOf,
-  loginRefused,
-  type Server,
-  unexpected,
-} from './http.ts'
+import { type Answer, type Server } from './http.ts'
+import { allowed, errorText, get, getOnce, loginOf, unexpected } from './http.ts'
 
 /** The site's registry. Its login is in the environment, unless the site file says that it has none. */
 export const siteRegistry = (site: Site): Server => ({
@@ -28,8 +19,8 @@ const schemes = new Map<string, Promise<string>>()
  * http then for localhost, 127.0.0.1 and addresses of private ranges only.
  */
 async function schemeOf(server: Server): Promise<string> {
-  const { address, plainHttp } = server
-  if (plainHttp) return 'http'
+  const { address } = server
+  if (server.plainHttp) return 'http'
   const known = schemes.get(address)
   if (known) return known
   const host = address.replace(/:\d+$/, '')
@@ -50,20 +41,17 @@ async function schemeOf(server: Server): Promise<string> {
   return found
 }
 
-/**
- * A cache: bearer tokens by what they are for; Harbor wants them, other registries take the login
- * itself.
- */
+/** A cache: bearer tokens by what they are for; Harbor wants them, others take the login itself. */
 const tokens = new Map<string, Promise<string>>()
 
 /** @throws Failure 69 · 77 · 78 */
 async function registryGet(server: Server, path: string, accept: string): Promise<Answer> {
   const base = `${await schemeOf(server)}://${server.address}`
-  const login = loginOf(server)
   const key = `${server.address} ${path.replace(/\/(manifests|blobs)\/.*/, '')}`
   const used = await tokens.get(key)
-  const ask = (token: string | undefined) =>
-    get(server, base + path, { accept, ...(token ? { authorization: token } : login) })
+  const login = loginOf(server)
+  const ask = (authorization: string | undefined) =>
+    get(server, base + path, { accept, ...(authorization ? { authorization } : login) })
   const answer = await ask(used)
   const challenge = answer.headers['www-authenticate'] ?? ''
   if (answer.status !== 401 || !/^bearer .*realm="/i.test(challenge)) return allowed(server, answer)
@@ -84,9 +72,8 @@ async function tokenFor(server: Server, challenge: string): Promise<string> {
   const url = new URL(fields['realm']!)
   for (const name of ['service', 'scope'])
     if (fields[name]) url.searchParams.set(name, fields[name])
-  const answer = await get(server, url.href, { ...loginOf(server) })
-  if (answer.status !== 200) throw loginRefused(server, answer)
-  const { token, access_token } = jsonOf(server, answer)
+  const answer = await get(server, url.href, loginOf(server))
+  const { token, access_token } = jsonOf(server, allowed(server, answer, answer.status === 200))
   return `Bearer ${token ?? access_token}`
 }
 

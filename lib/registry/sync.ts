@@ -1,12 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import {
-  commandFailed,
-  EXIT,
-  Failure,
-  type FailureDetails,
-  misconfigured,
-} from '../base/failure.ts'
+import { commandFailed, EXIT, Failure, misconfigured } from '../base/failure.ts'
+import { type FailureDetails } from '../base/failure.ts'
 import { lock } from '../base/locks.ts'
 import { lines, quote, type ShellLines } from '../base/shell.ts'
 import { megabytes, verifyContent } from '../bundle/content.ts'
@@ -16,7 +11,7 @@ import { type Bundle } from '../bundle/structure.ts'
 import { imagePlace } from '../inputs/site.ts'
 import { answer, onFailureDescribe } from '../run/ask.ts'
 import { prepare } from '../run/command.ts'
-import { asScript, needed, owe, settleDebt, word } from '../run/order.ts'
+import { asScript, mustComeFirst, needed, owe, settleDebt, word } from '../run/order.ts'
 import { endingFailure, report, result, thisRun } from '../run/session.ts'
 import { setVariable } from '../run/variables.ts'
 import { check, say } from '../run/words.ts'
@@ -25,8 +20,6 @@ import { compare, type Comparison, idThere, isComplete } from './comparison.ts'
 
 declare module '../run/session.ts' {
   interface Run {
-    /** was the path of the registry locked by lockRepository()? */
-    isRepositoryLocked?: boolean
     /** what tells the three charts-syncers apart */
     syncerHelp?: Promise<string>
   }
@@ -50,24 +43,20 @@ declare module '../bundle/structure.ts' {
  * @throws Failure 75 when another script holds it; it names the holder
  */
 export const lockRepository = word('lockRepository', async () => {
-  const run = thisRun()
-  const { inputs, locks } = run
+  const { inputs, locks } = thisRun()
   const place = imagePlace(inputs)
   await check(
     `lock: nobody else pushes to ${place}`,
     `加锁：没有其他人在向 ${place} 推送`,
     async () => {
-      locks.push(lock(`registry path ${place}`, { script: inputs.script }))
-      locks.push(lock(`working files in ${inputs.stateDirectory}`, { script: inputs.script }))
-      removeWorkingFiles() // of a run that was killed
+      for (const target of [`registry path ${place}`, `working files in ${inputs.stateDirectory}`])
+        locks.push(lock(target, { script: inputs.script }))
+      removeOurs('charts-syncer') // of a run that was killed
     },
   )
-  run.isRepositoryLocked = true
 })
 
-/** What charts-syncer unpacks, some gigabytes. */
-const removeWorkingFiles = () => removeOurs('charts-syncer')
-
+/** What charts-syncer unpacks is some gigabytes. */
 const removeOurs = (name: string) =>
   rmSync(join(thisRun().inputs.stateDirectory, name), { recursive: true, force: true })
 
@@ -77,14 +66,14 @@ const removeOurs = (name: string) =>
  * @throws Failure 78 where a name is that of another image, unless --replace-tags is given · 65 · 69 · 77
  */
 export const isInPlace = word('isInPlace', async (bundle: Bundle): Promise<boolean> => {
-  const run = thisRun()
-  needed(run.isRepositoryLocked, 'lockRepository()', 'isInPlace(bundle)')
-  const place = imagePlace(run.inputs)
+  const { inputs, reached } = thisRun()
+  if (!reached.has('lockRepository')) throw mustComeFirst('lockRepository()', 'isInPlace(bundle)')
+  const place = imagePlace(inputs)
   bundle.before = await check(
     `only if an image of the bundle is missing in ${place} (compared by image ID), or the chart is missing in the chart repository`,
     `仅当 ${place} 中缺少离线包中的镜像（按镜像 ID 比较），或 chart 仓库中缺少该 chart 时执行`,
     async () => compareBefore(bundle),
-    { missing: bundle.images, different: [], chart: 'missing' },
+    { lacking: bundle.images.map((image) => ({ image })), chart: 'missing' },
   )
   const isDone = isComplete(bundle.before)
   if (!isDone) owe(checkOf(bundle))
@@ -94,7 +83,7 @@ export const isInPlace = word('isInPlace', async (bundle: Bundle): Promise<boole
 const checkOf = ({ chart, version }: Bundle) => `checkArrived(${chart} ${version})`
 
 async function compareBefore(bundle: Bundle): Promise<Comparison> {
-  const { inputs } = thisRun()
+  const { site, flags } = thisRun().inputs
   const before = await compare(bundle, 'before').catch(async (failure: unknown) => {
     if (failure instanceof Failure && failure.exitCode === EXIT.unreachable)
       await verifyContent(bundle)
@@ -104,18 +93,29 @@ async function compareBefore(bundle: Bundle): Promise<Comparison> {
   setResult(bundle, before)
   onFailureDescribe(async () => describe(bundle, await compare(bundle, 'after')))
   const { images, chart, version } = bundle
-  if (before.different.length > 0 && !inputs.flags['replace-tags']) throw otherImages(before)
-  if (before.chart === 'other' && inputs.site.chartRepository.kind !== 'LOCAL') {
+  const others = before.lacking.filter(({ found }) => found)
+  if (others.length > 0 && !flags['replace-tags']) {
+    const place = imagePlace(thisRun().inputs)
+    throw misconfigured`
+      a different image already has this name:
+      以下名称已被其他镜像占用：`.items(
+      others.map(
+        ({ image, found }) => `${place}/${image.target}  is ${found}, in the bundle ${image.id}`,
+      ),
+    ).next`
+      find out who pushed it: a running workload may use it. To put the image of the bundle in its place: --replace-tags
+      请先确认是谁推送的，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags`
+  }
+  if (before.chart === 'other' && site.chartRepository.kind !== 'LOCAL') {
     throw misconfigured`
       the chart ${chart} ${version} in the chart repository is made for another place: it has ${before.otherReference}
       chart 仓库中的 ${chart} ${version} 指向其他位置：${before.otherReference}`.next`
       is project right in the site file? If so, delete this version from the chart repository, and run the same command again
       请确认站点配置中的 project；若无误，请从 chart 仓库删除该版本后重新执行同一命令`
   }
-  const there = images.length - before.missing.length - before.different.length
   const isDone = isComplete(before)
   report(
-    `  ${there} of ${images.length} images are there, the chart ${chart} ${version} ${before.chart === 'there' ? 'is' : 'is not'}` +
+    `  ${images.length - before.lacking.length} of ${images.length} images are there, the chart ${chart} ${version} ${before.chart === 'there' ? 'is' : 'is not'}` +
       (isDone ? ': nothing to do · 均已就绪，无需同步' : ''),
   )
   // the answer is needed later: it comes while the bundle is read
@@ -123,45 +123,24 @@ async function compareBefore(bundle: Bundle): Promise<Comparison> {
   return before
 }
 
-function otherImages({ different }: Comparison): Failure {
-  const place = imagePlace(thisRun().inputs)
-  return misconfigured(
-    'a different image already has this name:',
-    '以下名称已被其他镜像占用：',
-  ).items(
-    different.map(
-      ({ image, found }) => `${place}/${image.target}  is ${found}, in the bundle ${image.id}`,
-    ),
-  ).next`
-    find out who pushed it: a running workload may use it. To put the image of the bundle in its place: --replace-tags
-    请先确认是谁推送的，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags`
-}
-
 /** Sets what --json says of a bundle. */
-function setResult(bundle: Bundle, { missing, different, chart }: Comparison) {
-  const { before, images } = bundle
-  const lacked = before!.missing.length + before!.different.length
+function setResult(bundle: Bundle, now: Comparison) {
+  const { file, chart, version, images, bytes, checksum, before } = bundle
+  const targets = (isOther: boolean) =>
+    now.lacking.flatMap(({ image, found }) => (!!found === isOther ? [image.target] : []))
   bundle.outcome = {
-    file: bundle.file,
-    chart: bundle.chart,
-    version: bundle.version,
-    images: images.length,
-    bytes: bundle.bytes,
-    pushed: lacked - missing.length - different.length,
-    missing: missing.map(({ target }) => target),
-    different: different.map(({ image }) => image.target),
-    chartInPlace: chart === 'there',
-    checksum: bundle.checksum?.from ?? null,
+    ...{ file, chart, version, images: images.length, bytes },
+    pushed: before!.lacking.length - now.lacking.length,
+    missing: targets(false),
+    different: targets(true),
+    chartInPlace: now.chart === 'there',
+    checksum: checksum?.from ?? null,
   }
   const { bundles = [] } = thisRun()
   result({ bundles: bundles.flatMap(({ outcome }) => outcome ?? []) })
 }
 
-function syncerHelp(): Promise<string> {
-  const run = thisRun()
-  run.syncerHelp ??= answer('charts-syncer sync --help 2>&1')
-  return run.syncerHelp
-}
+const syncerHelp = () => (thisRun().syncerHelp ??= answer('charts-syncer sync --help 2>&1'))
 
 /**
  * Puts the bundle into a directory of its own, under the name that the charts-syncer that is installed
@@ -176,8 +155,8 @@ export const placeBundle = word('placeBundle', async (bundle: Bundle) => {
   const { dryRun, inputs } = thisRun()
   await setSource(bundle)
   if (bundle.inDownload) {
-    await setVariable('offset', '', async () => String(bundle.region.offset))
-    await setVariable('size', '', async () => String(bundle.region.size))
+    for (const name of ['offset', 'size'] as const)
+      await setVariable(name, '', async () => String(bundle.region[name]))
   }
   await setVariable('bundle', '{chart}-{version}.bundle.tar', () => nameFor(bundle))
   say(
@@ -216,10 +195,9 @@ async function nameFor({ chart, version }: Bundle): Promise<string> {
   if (!isFork && !/^\d+\.\d+\.\d+$/.test(version)) {
     throw misconfigured`
       this charts-syncer (upstream v0) reads bundles of versions like 1.2.3 only, not ${version}
-      此 charts-syncer（上游 v0）只能读取形如 1.2.3 版本的离线包，而不是 ${version}`.next(
-      'put the charts-syncer of DaoCloud on PATH',
-      '请使用 DaoCloud 的 charts-syncer',
-    )
+      此 charts-syncer（上游 v0）只能读取形如 1.2.3 版本的离线包，而不是 ${version}`.next`
+      put the charts-syncer of DaoCloud on PATH
+      请使用 DaoCloud 的 charts-syncer`
   }
   return `${chart}${isFork ? '_' : '-'}${version}.bundle.tar`
 }
@@ -277,14 +255,14 @@ export const watchSync = word(
       await asScript(sync)
     } finally {
       clearInterval(watch)
-      if (!dryRun) removeWorkingFiles()
+      if (!dryRun) removeOurs('charts-syncer')
     }
     bundle.isSynced = true
   },
 )
 
-function watchArrivals({ missing, different }: Comparison): NodeJS.Timeout {
-  const wanted = [...missing, ...different.map(({ image }) => image)]
+function watchArrivals({ lacking }: Comparison): NodeJS.Timeout {
+  const wanted = lacking.map(({ image }) => image)
   let arrived = -1
   let isAsking = false
   return setInterval(async () => {
@@ -318,19 +296,17 @@ export const checkArrived = word('checkArrived', async (bundle: Bundle) => {
     '检查：所有镜像均已在镜像仓库中且镜像 ID 与离线包一致，chart 已在 chart 仓库中',
     async () => {
       const after = await compare(bundle, 'after')
+      const { images, chart, version } = bundle
       const details = describe(bundle, after)
-      if (isComplete(after)) {
-        report(`  ${bundle.images.length} images and the chart are there · 均已就绪`)
-        return
-      }
+      if (isComplete(after))
+        return report(`  ${images.length} images and the chart are there · 均已就绪`)
       const failure = commandFailed`
         charts-syncer ended with 0, but this is not in place:
         charts-syncer 退出码为 0，但以下内容未就绪：`.items([
-        ...after.missing.map(({ target }) => `missing: ${target}`),
-        ...after.different.map(({ image, found }) => `another image: ${image.target} is ${found}`),
-        ...(after.chart === 'there'
-          ? []
-          : [`${after.chart}: the chart ${bundle.chart} ${bundle.version}`]),
+        ...after.lacking.map(({ image: { target }, found }) =>
+          found ? `another image: ${target} is ${found}` : `missing: ${target}`,
+        ),
+        ...(after.chart === 'there' ? [] : [`${after.chart}: the chart ${chart} ${version}`]),
       ])
       Object.assign(failure.details, details)
       throw failure
@@ -343,16 +319,17 @@ export const checkArrived = word('checkArrived', async (bundle: Bundle) => {
 function describe(bundle: Bundle, now: Comparison): FailureDetails {
   setResult(bundle, now)
   const { images, chart, version } = bundle
-  const there = images.length - now.missing.length - now.different.length
+  const there = images.length - now.lacking.length
   const isThere = now.chart === 'there'
+  const [fix, fixZh] = endingFailure() ? ['', ''] : ['fix the cause and ', '请排除原因后']
   return {
     state: [
       `${there} of ${images.length} images of ${chart} ${version} are in ${imagePlace(thisRun().inputs)}; the chart ${isThere ? 'is' : 'is not'} in the chart repository`,
       `${chart} ${version} 的 ${images.length} 个镜像中有 ${there} 个已在镜像仓库中；chart ${isThere ? '已' : '未'}在 chart 仓库中`,
     ],
     next: [
-      `${endingFailure() ? '' : 'fix the cause and '}run the same command again; what is already there is skipped`,
-      `${endingFailure() ? '' : '请排除原因后'}重新执行同一命令，已就绪的内容会跳过`,
+      `${fix}run the same command again; what is already there is skipped`,
+      `${fixZh}重新执行同一命令，已就绪的内容会跳过`,
     ],
   }
 }
