@@ -11,9 +11,9 @@ import {
   setSource,
   tellBadBundles,
 } from '../lib/bundle/of-this-run.ts'
-import { onEachNode, tellBadNodes } from '../lib/nodes/each-node.ts'
-import { aloneOnNode, cutImages, tagImages } from '../lib/nodes/load.ts'
-import { findNodes, runs } from '../lib/nodes/nodes.ts'
+import { tellBadNodes } from '../lib/nodes/each-node.ts'
+import { aloneOnNode, cutImages, onEachNode, runs, tagImages } from '../lib/nodes/load.ts'
+import { findNodes } from '../lib/nodes/nodes.ts'
 import { mustLoad, nodesThatLack, planFor } from '../lib/nodes/plan.ts'
 import { prepareSshConfig } from '../lib/nodes/ssh.ts'
 import { finish, ownStep, run, start, step } from '../lib/script.ts'

@@ -23,21 +23,17 @@ export const dockerArchive = (images: BundleImage[]): Record<string, string> => 
  * hold every layer.
  */
 export function ociArchive(images: BundleImage[], bundle: Bundle): Record<string, string> {
-  const manifests = images.map((image) => ({ image, ...manifestOf(image, bundle) }))
+  const blobs: Record<string, string> = {}
+  const manifests = images.map((image) => {
+    const { text, digest, mediaType } = manifestOf(image, bundle)
+    blobs[`blobs/${digest.replace(':', '/')}`] = text
+    const annotations = { 'io.containerd.image.name': image.source }
+    return { mediaType, digest, size: text.length, annotations }
+  })
   return {
     'oci-layout': '{"imageLayoutVersion":"1.0.0"}',
-    'index.json': JSON.stringify({
-      schemaVersion: 2,
-      manifests: manifests.map(({ image, mediaType, digest, text }) => ({
-        mediaType,
-        digest,
-        size: text.length,
-        annotations: { 'io.containerd.image.name': image.source },
-      })),
-    }),
-    ...Object.fromEntries(
-      manifests.map(({ digest, text }) => [`blobs/${digest.replace(':', '/')}`, text]),
-    ),
+    'index.json': JSON.stringify({ schemaVersion: 2, manifests }),
+    ...blobs,
   }
 }
 

@@ -1,7 +1,8 @@
 import { closeSync } from 'node:fs'
 import { EXIT, Failure } from '../base/failure.ts'
 import { lock } from '../base/locks.ts'
-import { asScript, needed, owe, settleDebt, word } from '../run/order.ts'
+import { badBundlesOf } from '../bundle/of-this-run.ts'
+import { needed, owe, settleDebt, word } from '../run/order.ts'
 import { endingFailure, inPart, report, result, settle, thisRun } from '../run/session.ts'
 import { exportVariable } from '../run/variables.ts'
 import { type Node } from './nodes.ts'
@@ -13,35 +14,14 @@ declare module './nodes.ts' {
     failure?: Failure
     /** the descriptor of its lock */
     lock?: number
-    /** did `onEachNode` come by? */
-    wasReached?: boolean
-    /** gets the failure of the work there; where it says something, the work is done once more */
-    tryAgain?: (failure: unknown) => string | undefined
-    /** is done when the work there has ended, well or not */
-    cleanUp?: () => void
   }
 }
 
 /**
- * Does the lines of a script for each node, as many at once as --parallel says, and sets `$node`. A node
- * that fails is told at the end (`tellBadNodes`); the others go on. A dry run does it once.
- * @throws Failure 128+n after a signal · 70
- */
-export const onEachNode = word(
-  'onEachNode',
-  async (nodes: Node[], work: (node: Node) => Promise<void>): Promise<void> => {
-    await nodesThat(nodes, (node) =>
-      asScript(async () => {
-        await work(node)
-        return true
-      }),
-    )
-  },
-)
-
-/**
- * The same for lines of a word.
+ * Works on each node, as many at once as --parallel says, and sets `$node`. A node that fails is told at
+ * the end (`tellBadNodes`); the others go on. A dry run does it once.
  * @returns the nodes for which the work gave true
+ * @throws Failure 128+n after a signal · 70
  */
 export async function nodesThat(
   nodes: Node[],
@@ -49,7 +29,6 @@ export async function nodesThat(
 ): Promise<Node[]> {
   const { dryRun, inputs, variables } = thisRun()
   owe('tellBadNodes(nodes)')
-  for (const node of nodes) node.wasReached = true
   if (dryRun) {
     const [node] = nodes
     if (node && variables['node'] !== node.name) exportVariable('node', node.name)
@@ -61,36 +40,20 @@ export async function nodesThat(
     inPart(node.name, async () => {
       thisRun().variables['node'] = node.name
       try {
-        if (await workOn(node, work)) chosen.add(node)
+        if (await work(node)) chosen.add(node)
       } catch (failure) {
         if (!(failure instanceof Failure) || failure.exitCode === EXIT.bug) throw failure
         settle(failure, thisRun())
         node.failure = meaningOf(node, failure)
         report(`FAILED · 失败: ${node.failure.text('en')}`)
       } finally {
-        unlockNode(node)
+        if (node.lock !== undefined) closeSync(node.lock)
+        node.lock = undefined
       }
     }),
   )
   if (endingFailure()) throw failureOf(nodes)
   return nodes.filter((node) => chosen.has(node))
-}
-
-async function workOn(
-  node: Node,
-  work: (node: Node) => Promise<boolean>,
-  isLastTime = false,
-): Promise<boolean> {
-  try {
-    return await work(node)
-  } catch (failure) {
-    const why = node.tryAgain?.(failure)
-    if (isLastTime || !why) throw failure
-    report(why)
-    return await workOn(node, work, true)
-  } finally {
-    node.cleanUp?.()
-  }
 }
 
 /**
@@ -111,19 +74,12 @@ export async function atOnce<T>(count: number, items: T[], work: (item: T) => Pr
 export function lockNode(node: Node) {
   if (node.lock !== undefined) return
   const { locks, inputs } = thisRun()
-  const target = `loading on ${node.name} (${node.address ?? 'here'})`
-  const holder = { script: inputs.script, module: inputs.module.name }
-  node.lock = lock(target, holder)
+  node.lock = lock(`loading on ${node.name} (${node.address ?? 'here'})`, {
+    script: inputs.script,
+    module: inputs.module.name,
+  })
   locks.push(node.lock)
 }
-
-function unlockNode(node: Node) {
-  if (node.lock !== undefined) closeSync(node.lock)
-  node.lock = undefined
-}
-
-/** Bundles of the directory that were not taken; `tellBadBundles` comes after `tellBadNodes`. */
-const badBundles = (): Failure[] => thisRun().badBundles ?? []
 
 /**
  * Ends a run in which a node failed; the others are done.
@@ -132,14 +88,13 @@ const badBundles = (): Failure[] => thisRun().badBundles ?? []
  */
 export const tellBadNodes = word('tellBadNodes', async (nodes: Node[]) => {
   settleDebt('tellBadNodes(nodes)')
-  const failed = nodes.filter(({ failure }) => failure)
   result({
     nodes: nodes.map(({ name, failure }) => ({ name, failure: failure?.text('en') ?? null })),
   })
-  if (failed.length > 0) throw failureOf(nodes)
-  if (badBundles().length > 0) return // told next
-  const isReached = nodes.every(({ wasReached }) => wasReached) || undefined
-  needed(isReached, 'onEachNode(nodes, …)', 'tellBadNodes(nodes)')
+  if (nodes.some(({ failure }) => failure)) throw failureOf(nodes)
+  if (badBundlesOf().length > 0) return // told next
+  const wereAsked = nodes.every(({ plan }) => plan) || undefined
+  needed(wereAsked, 'nodesThatLack(bundle, nodes)', 'tellBadNodes(nodes)')
   const all = nodes.length
   report(`${all} of ${all} nodes have every image · ${all} 个节点均已具备全部镜像`)
 })
@@ -153,7 +108,10 @@ const AGAIN: Both = [
 /** The failures of the nodes as one. */
 function failureOf(nodes: Node[]): Failure {
   const bad = nodes.flatMap(({ name, failure }) => (failure ? [{ name, failure }] : []))
-  const all = [...bad.map(({ failure }) => failure), ...badBundles()]
+  const badBundles = badBundlesOf()
+  const all = [...bad.map(({ failure }) => failure), ...badBundles]
+  const mayPass: number[] = [EXIT.unreachable, EXIT.tryLater]
+  const first = all.find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]
   /** what each node's failure says, one below the other, behind the name of the node */
   const each = (text: (failure: Failure) => string | undefined) =>
     bad.flatMap(({ name, failure }) => {
@@ -161,39 +119,35 @@ function failureOf(nodes: Node[]): Failure {
       return said ? [said.replace(/^/gm, `${name}: `)] : []
     })
   const both = (text: (lang: 0 | 1) => string[]): Both => [text(0).join('\n'), text(1).join('\n')]
+  const sentence = (lang: 'en' | 'zh', header: string) =>
+    [header, ...each((failure) => failure[lang]), ...badBundles.map((bad) => bad[lang])].join('\n')
   const states = (lang: 0 | 1) => each(({ details }) => details.state?.[lang])
   const [of, done] = [nodes.length, nodes.length - bad.length]
   const interruption = endingFailure()
-  const mayPass: number[] = [EXIT.unreachable, EXIT.tryLater]
-  const first = all.find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]
-  const sentence = (lang: 'en' | 'zh', header: string) =>
-    [header, ...each((failure) => failure[lang]), ...badBundles().map((bad) => bad[lang])].join(
-      '\n',
-    )
   const told = interruption
-    ? new Failure(interruption.exitCode, interruption.en, interruption.zh).next(...AGAIN)
+    ? new Failure(interruption.exitCode, interruption.en, interruption.zh, {
+        state: bad.length > 0 ? both(states) : undefined,
+        next: AGAIN,
+      })
     : new Failure(
         first!.exitCode,
         sentence('en', `${bad.length} of ${of} nodes failed:`),
         sentence('zh', `${of} 个节点中有 ${bad.length} 个失败：`),
-      ).items([
-        ...each(({ details }) => details.items?.join('\n')),
-        ...badBundles().flatMap(({ details }) => details.items ?? []),
-      ])
-  if (!interruption) {
-    const summary = [
-      `${done} of ${of} nodes have every image`,
-      `${of} 个节点中有 ${done} 个已具备全部镜像`,
-    ]
-    const cause = ['fix the cause and ', '请排除原因后']
-    told.state(...both((lang) => [...states(lang), summary[lang]!]))
-    told.next(
-      ...both((lang) => [
-        ...each(({ details }) => details.next?.[lang]),
-        `${cause[lang]}${AGAIN[lang]}`,
-      ]),
-    )
-  } else if (bad.length > 0) told.state(...both(states))
+      )
+        .items([
+          ...each(({ details }) => details.items?.join('\n')),
+          ...badBundles.flatMap(({ details }) => details.items ?? []),
+        ])
+        .state(
+          [...states(0), `${done} of ${of} nodes have every image`].join('\n'),
+          [...states(1), `${of} 个节点中有 ${done} 个已具备全部镜像`].join('\n'),
+        )
+        .next(
+          ...both((lang) => [
+            ...each(({ details }) => details.next?.[lang]),
+            ['fix the cause and ', '请排除原因后'][lang] + AGAIN[lang],
+          ]),
+        )
   if (first) told.step = first.step
   told.details.command = each(({ details }) => lineOf(details.command)).join('\n')
   return told.said(each(({ details }) => details.said).join('\n'))

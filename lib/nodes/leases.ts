@@ -28,18 +28,9 @@ export function setImports(node: Node, begins: number[]) {
   else rmSync(workFile(node, 'imports'), { force: true })
 }
 
-export function noteImport(node: Node, { clockAhead }: NodeContent) {
-  const now = Math.floor(Date.now() / 1000 + clockAhead)
-  setImports(node, [...importsOf(node), now])
-}
-
-/**
- * Removes the leases of imports that were interrupted: ctr makes one when it begins.
- * @returns whether there were some
- */
-export async function removeLeases({ leases }: NodeContent, node: Node): Promise<boolean> {
+/** Removes the leases of imports that were interrupted: ctr makes one when it begins. */
+export async function removeLeases(node: Node, { leases }: NodeContent) {
   const begins = importsOf(node)
-  if (begins.length === 0) return false
   const ours = leases.filter(({ created }) =>
     begins.some((begin) => created >= begin - 2 && created <= begin + 15),
   )
@@ -50,5 +41,4 @@ ${alone(node)} ctr -n k8s.io leases rm --sync ${lines(ours.map(({ id }) => quote
   }
   setImports(node, [])
   removeArchive(node)
-  return ours.length > 0
 }

@@ -7,22 +7,72 @@ import { imagePlace } from '../inputs/site.ts'
 import { type StepName } from '../manual/ledger.ts'
 import { onFailureDescribe } from '../run/ask.ts'
 import { run } from '../run/command.ts'
-import { needed, settleDebt, word } from '../run/order.ts'
+import { asScript, needed, settleDebt, word } from '../run/order.ts'
 import { report, thisRun } from '../run/session.ts'
-import { check } from '../run/words.ts'
+import { check, say } from '../run/words.ts'
 import { dockerArchive, ociArchive } from './archive.ts'
 import { askNode, contentAfter, noteContent, targetReference } from './content.ts'
-import { importsOf, noteImport, removeArchive, setImports, workFile } from './leases.ts'
-import { type Node, runs } from './nodes.ts'
+import { nodesThat } from './each-node.ts'
+import { importsOf, removeArchive, setImports, workFile } from './leases.ts'
+import { type Node, type Runtime } from './nodes.ts'
 import { debtOf, missingLayers, type Plan, planOf } from './plan.ts'
 import { alone } from './ssh.ts'
 
 declare module './nodes.ts' {
   interface Node {
-    /** the records of imports, before that of this run */
+    /** while one is at work or has failed: the records of imports before it */
     importsBefore?: number[]
   }
 }
+
+/** Does the lines of a script for each node, as `nodesThat` does. */
+export const onEachNode = word(
+  'onEachNode',
+  async (nodes: Node[], work: (node: Node) => Promise<void>): Promise<void> => {
+    await nodesThat(nodes, async (node) => {
+      await loadOn(node, () => asScript(() => work(node)))
+      return true
+    })
+  },
+)
+
+/**
+ * What was there when the node was asked may be gone when it is needed (`content digest … not found`; so
+ * too once after an import that was killed): then all is done once more, with what it lacks now.
+ */
+async function loadOn(node: Node, work: () => Promise<void>, isLastTime = false): Promise<void> {
+  try {
+    return await work()
+  } catch (failure) {
+    if (!(failure instanceof Failure) || !node.importsBefore) throw failure
+    const isLost = /content digest sha256:\w+: not found/.test(failure.details.said ?? '')
+    // another loader is at work: what it leaves is not ours
+    if (failure.exitCode === EXIT.tryLater) endImport(node)
+    if (!isLost || isLastTime) throw failure
+  } finally {
+    if (node.importsBefore) removeArchive(node)
+  }
+  report('  content disappeared from the node; asking it again · 节点内容已变化，重新查询后再试')
+  node.plan!.askedAt = 0
+  await loadOn(node, work, true)
+}
+
+/** The import of this run has ended, and left nothing behind. */
+function endImport(node: Node) {
+  if (!node.importsBefore) return
+  setImports(node, node.importsBefore)
+  removeArchive(node)
+  node.importsBefore = undefined
+}
+
+/** Does the node run Docker, or containerd? In a dry run both; the remark above a command says for which. */
+export const runs = word('runs', (node: Node, runtime: Runtime): boolean => {
+  node.plan?.askedFor.add(runtime)
+  if (!thisRun().dryRun && node.runtime !== runtime) return false
+  const name = { docker: 'Docker', containerd: 'containerd' }[runtime]
+  say(`where the node runs ${name}`, `若节点使用 ${name}`)
+  return true
+})
 
 /** @throws Failure 70 where a word is called below another step's heading: the audit would say the wrong one */
 function refuseElsewhere(step: StepName, called: string) {
@@ -34,10 +84,9 @@ function refuseElsewhere(step: StepName, called: string) {
  * images' manifests, and `load/$node.parts` says which bytes of the bundle follow it (offset and size of
  * each configuration and layer, as they are in it). They are removed when the node is done.
  *
- * What was there when the node was asked may be gone when it is needed (`content digest … not found`; so
- * too once after an import that was killed): then all is done once more, with what it lacks now. An
- * import of containerd that is killed leaves a lease, which keeps what it has transferred for 24 hours:
- * when an import begins is written down, so that the next run can tell its lease from those of others.
+ * An import of containerd that is killed leaves a lease, which keeps what it has transferred for 24
+ * hours: when an import begins is written down, so that the next run can tell its lease from those of
+ * others.
  */
 export const cutImages = word('cutImages', async (plan: Plan) => {
   refuseElsewhere('unpack-bundle', 'cutImages(plan)')
@@ -48,16 +97,11 @@ export const cutImages = word('cutImages', async (plan: Plan) => {
     async () => {
       writeParts(plan)
       node.importsBefore ??= importsOf(node)
-      noteImport(node, plan.content)
-      node.tryAgain = (failure) => failedToLoad(plan, failure)
-      node.cleanUp = () => {
-        removeArchive(node)
-        node.importsBefore = node.tryAgain = node.cleanUp = undefined
-      }
-      onFailureDescribe(async () => {
-        const now = planOf(bundle, node, await askNode(node, bundle))
-        return { state: stateOf(now) }
-      })
+      const begin = Math.floor(Date.now() / 1000 + plan.content.clockAhead)
+      setImports(node, [...importsOf(node), begin])
+      onFailureDescribe(async () => ({
+        state: stateOf(planOf(bundle, node, await askNode(node, bundle))),
+      }))
     },
   )
   plan.isCut = true
@@ -68,35 +112,18 @@ function writeParts(plan: Plan) {
   const layers = missingLayers(plan)
   const bytes = layers.reduce((sum, { size }) => sum + size, 0)
   // an image that has two names has one configuration
-  const members = new Set([...load.map(({ config }) => config), ...layers])
-  const regions = [...members].map(({ entry }) => entry)
-  regions.sort((one, other) => one.offset - other.offset)
+  const members = [...new Set([...load.map(({ config }) => config), ...layers])]
+  const parts = members
+    .map(({ entry }) => entry)
+    .sort((one, other) => one.offset - other.offset)
+    .map(({ offset, size }) => `${offset} ${size}\n`)
   const files = node.runtime === 'docker' ? dockerArchive(load) : ociArchive(load, bundle)
   writeWhole(workFile(node, 'tar'), tarOf(files))
-  writeWhole(
-    workFile(node, 'parts'),
-    regions.map(({ offset, size }) => `${offset} ${size}\n`).join(''),
-  )
+  writeWhole(workFile(node, 'parts'), parts.join(''))
   const [of, all] = [load.length, bundle.images.length]
   report(
     `  ${of} of ${all} images, ${megabytes(bytes)} of ${megabytes(bundle.bytes)} · 传输 ${of}/${all} 个镜像`,
   )
-}
-
-/** Loading has failed. @returns what is said where it is tried once more */
-function failedToLoad(plan: Plan, failure: unknown): string | undefined {
-  if (!(failure instanceof Failure)) return
-  // another loader is at work: what it leaves is not ours
-  if (failure.exitCode === EXIT.tryLater) hasLoaded(plan.node)
-  if (!/content digest sha256:\w+: not found/.test(failure.details.said ?? '')) return
-  plan.askedAt = 0
-  return '  content disappeared from the node; asking it again · 节点内容已变化，重新查询后再试'
-}
-
-/** The import of this run has ended, and left nothing behind. */
-function hasLoaded(node: Node) {
-  if (node.importsBefore) setImports(node, node.importsBefore)
-  node.tryAgain = undefined
 }
 
 /** The words before the command that loads images on a node: one at a time there, whoever runs it. */
@@ -113,39 +140,34 @@ export const aloneOnNode = word('aloneOnNode', (node: Node): ShellLines => {
 export const tagImages = word('tagImages', async (plan: Plan) => {
   refuseElsewhere('tag-images', 'tagImages(plan)')
   const { bundle, node, load } = plan
-  for (const runtime of load.length > 0 ? (['docker', 'containerd'] as const) : [])
-    needed(node.askedFor?.has(runtime) || undefined, `runs(node, '${runtime}')`, 'tagImages(plan)')
-  hasLoaded(node)
+  const runtimes = ['docker', 'containerd'] as const
+  for (const runtime of load.length > 0 ? runtimes : [])
+    needed(plan.askedFor.has(runtime) || undefined, `runs(node, '${runtime}')`, 'tagImages(plan)')
+  endImport(node)
   const place = imagePlace(thisRun().inputs)
-  if (runs(node, 'docker')) {
-    const said = await run`
-${alone(node)} bash -e -s << 'EOF'
-${tagCommands('docker tag', plan)}
-docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference=${`${place}/*`}
-EOF`
-    await checkLoaded(plan, said)
+  const listing = {
+    docker: `docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' --filter reference=${quote(`${place}/*`)}`,
+    containerd: `ctr -n k8s.io image check ${quote(`name~="^${place}/"`)} || true`,
   }
-  if (runs(node, 'containerd')) {
+  for (const runtime of runtimes) {
+    if (!runs(node, runtime)) continue
     const said = await run`
 ${alone(node)} bash -e -s << 'EOF'
-${tagCommands('ctr -n k8s.io image tag --force', plan)}
-ctr -n k8s.io image check ${`name~="^${place}/"`} || true
+${tagCommands(runtime, plan)}
+${lines(listing[runtime])}
 EOF`
     await checkLoaded(plan, said)
   }
   settleDebt(debtOf(bundle, node))
 })
 
-/**
- * The commands that give the images their names of this site, one a line.
- * @param tag the command, without source and target
- */
-function tagCommands(tag: string, { tag: images }: Plan): ShellLines {
+/** The commands that give the images their names of this site, one a line. */
+function tagCommands(runtime: Runtime, { tag }: Plan): ShellLines {
   const word = thisRun().dryRun ? String : quote
-  const commands = images
-    .map((image) => [word(image.source), word(targetReference(image))])
-    .filter(([source, target]) => source !== target)
-    .map(([source, target]) => `${tag} ${source} ${target}`)
+  const command = runtime === 'docker' ? 'docker tag' : 'ctr -n k8s.io image tag --force'
+  const commands = tag
+    .filter((image) => image.source !== targetReference(image))
+    .map((image) => `${command} ${word(image.source)} ${word(targetReference(image))}`)
   return lines([...new Set(commands)].join('\n'))
 }
 
@@ -163,17 +185,14 @@ async function checkLoaded({ bundle, node, content: before }: Plan, said: string
       noteContent(content, bundle, node, 'after')
       const now = planOf(bundle, node, content)
       const all = bundle.images.length
-      if (now.tag.length === 0) {
-        report(`  ${all} of ${all} images are there · 均已就绪`)
-        return
-      }
+      if (now.tag.length === 0) return report(`  ${all} of ${all} images are there · 均已就绪`)
       throw commandFailed`
         the commands ended with 0, but these images are not right:
         命令退出码为 0，但以下镜像不正确：`
         .items(
           now.tag.map((image) => {
             const reference = targetReference(image)
-            const id = content.ids.get(reference)
+            const { id } = content.images.get(reference) ?? {}
             const what = !id ? 'missing' : id === image.id ? 'not complete' : `another image, ${id}`
             return `${reference}: ${what}`
           }),

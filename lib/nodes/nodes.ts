@@ -7,7 +7,7 @@ import { type NodeSettings } from '../inputs/types.ts'
 import { answer, ask } from '../run/ask.ts'
 import { word } from '../run/order.ts'
 import { note, report, thisRun } from '../run/session.ts'
-import { check, say } from '../run/words.ts'
+import { check } from '../run/words.ts'
 
 export type Runtime = 'containerd' | 'docker'
 
@@ -17,8 +17,6 @@ export interface Node extends NodeSettings {
   /** where ssh reaches it; undefined for this machine (--local) */
   address?: string
   runtime: Runtime
-  /** the runtimes that the script asked for, since the node's plan was made */
-  askedFor?: Set<Runtime>
 }
 
 declare module '../run/session.ts' {
@@ -41,28 +39,20 @@ export const findNodes = word('findNodes', async (): Promise<Node[]> => {
     report(
       'NOTE · 注意: the site file says imagesFrom: registry; with imagesFrom: nodes the upgrade checks that the nodes have the images\n  站点配置为 imagesFrom: registry；设为 nodes 后，升级前会检查节点上是否有这些镜像',
     )
-  if (flags.local) {
-    const name = run.dryRun ? '{this_machine}' : hostname()
-    return (run.nodes = [{ runtime: 'containerd', ...settings, name }])
-  }
+  const usual = { runtime: 'containerd' as const, ...settings }
+  if (flags.local)
+    return (run.nodes = [{ ...usual, name: run.dryRun ? '{this_machine}' : hostname() }])
   if (!list) await checkCluster()
   const [where, zh] = list ? ['the site file', '站点配置'] : ['the cluster', '集群']
-  const standIn: Node = {
-    runtime: 'containerd',
-    ...settings,
-    name: flags.node ?? '{each_node}',
-    address: '{its_address}',
-  }
-  run.nodes = [standIn]
+  const [which, whichZh] = flags.node
+    ? [`${flags.node}, as ${where} lists it`, `${zh}中的 ${flags.node}`]
+    : [`all that ${where} lists`, `${zh}中列出的全部节点`]
+  run.nodes = [{ ...usual, name: flags.node ?? '{each_node}', address: '{its_address}' }]
   return await check(
-    flags.node
-      ? `which nodes: ${flags.node}, as ${where} lists it`
-      : `which nodes: all that ${where} lists`,
-    flags.node ? `节点：${zh}中的 ${flags.node}` : `节点：${zh}中列出的全部节点`,
+    `which nodes: ${which}`,
+    `节点：${whichZh}`,
     async () => {
-      const all = list
-        ? list.map((each): Node => ({ runtime: 'containerd', ...settings, ...each }))
-        : await nodesOfCluster(settings)
+      const all = list?.map((each) => ({ ...usual, ...each })) ?? (await nodesOfCluster(settings))
       const names = all.map(({ name }) => name)
       const nodes = flags.node ? all.filter(({ name }) => name === flags.node) : all
       if (nodes.length === 0) throw notListed(names, where, zh)
@@ -73,7 +63,7 @@ export const findNodes = word('findNodes', async (): Promise<Node[]> => {
       run.nodes = all
       return nodes
     },
-    [standIn],
+    run.nodes,
   )
 })
 
@@ -142,12 +132,3 @@ async function nodesOfCluster(settings: NodeSettings): Promise<Node[]> {
     return { ...settings, name, address, runtime: runtime.split(':')[0] as Runtime }
   })
 }
-
-/** Does the node run Docker, or containerd? In a dry run both; the remark above a command says for which. */
-export const runs = word('runs', (node: Node, runtime: Runtime): boolean => {
-  node.askedFor?.add(runtime)
-  if (!thisRun().dryRun && node.runtime !== runtime) return false
-  const name = { docker: 'Docker', containerd: 'containerd' }[runtime]
-  say(`where the node runs ${name}`, `若节点使用 ${name}`)
-  return true
-})

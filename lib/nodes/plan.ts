@@ -9,10 +9,10 @@ import { lastTimeDone } from '../run/outcome.ts'
 import { report, thisRun } from '../run/session.ts'
 import { check } from '../run/words.ts'
 import { unpackedSize } from './archive.ts'
-import { askNode, type NodeContent, noteContent, targetReference } from './content.ts'
+import { askNode, type NodeContent, noteContent, targetReference, usableId } from './content.ts'
 import { lockNode, nodesThat } from './each-node.ts'
 import { importsOf, removeLeases } from './leases.ts'
-import { type Node } from './nodes.ts'
+import { type Node, type Runtime } from './nodes.ts'
 
 /** What a node needs of a bundle. */
 export interface Plan {
@@ -25,8 +25,8 @@ export interface Plan {
   load: BundleImage[]
   /** images that have not their name of this site */
   tag: BundleImage[]
-  /** names that stand for another image */
-  different: { reference: string; found: string; wanted: string }[]
+  /** the runtimes that the script asked for: `runs(node, …)` */
+  askedFor: Set<Runtime>
   /** were the files written that `images-for-node` reads? */
   isCut?: true
 }
@@ -38,35 +38,24 @@ declare module './nodes.ts' {
   }
 }
 
-declare module '../bundle/structure.ts' {
-  interface Bundle {
-    /** does a node need bytes of it? */
-    mustBeRead?: boolean
-  }
-}
-
 /** What is to do on a node that has this. */
 export function planOf(bundle: Bundle, node: Node, content: NodeContent): Plan {
-  const { usable, ids } = content
-  const isRight = (reference: string, { id }: BundleImage) => usable.get(reference) === id
-  const tag = bundle.images.filter((image) => !isRight(targetReference(image), image))
-  const load = tag.filter((image) => !isRight(image.source, image))
-  const different = [
-    ...tag.map((image) => ({ reference: targetReference(image), image })),
-    ...load.map((image) => ({ reference: image.source, image })),
-  ].flatMap(({ reference, image }) => {
-    const found = ids.get(reference)
-    return found && found !== image.id ? [{ reference, found, wanted: image.id }] : []
-  })
-  return { bundle, node, content, askedAt: Date.now(), load, tag, different }
+  const tag = bundle.images.filter(
+    (image) => usableId(content, targetReference(image)) !== image.id,
+  )
+  const load = tag.filter((image) => usableId(content, image.source) !== image.id)
+  return { bundle, node, content, askedAt: Date.now(), load, tag, askedFor: new Set() }
 }
 
-/** In a dry run: an image that stands for each; of a node's content nothing is asked. */
-const STAND_IN = { source: '{name_in_the_bundle}', target: '{name}:{tag}' } as BundleImage
-const standInPlan = (bundle: Bundle, node: Node): Plan => ({
-  ...{ bundle, node, content: {} as NodeContent, askedAt: Date.now() },
-  ...{ load: [STAND_IN], tag: [STAND_IN], different: [] },
-})
+/** Asks a node what it has, and plans what is to do. */
+async function makePlan(bundle: Bundle, node: Node, when: 'before' | 'again'): Promise<Plan> {
+  const content = await askNode(node, bundle)
+  noteContent(content, bundle, node, when)
+  return planOf(bundle, node, content)
+}
+
+/** In a dry run nothing is asked: a node lacks everything. */
+const NOTHING = { images: new Map() } as NodeContent
 
 /**
  * Asks each node what it has of a bundle, and refuses what can't be loaded there.
@@ -75,58 +64,44 @@ const standInPlan = (bundle: Bundle, node: Node): Plan => ({
 export const nodesThatLack = word(
   'nodesThatLack',
   async (bundle: Bundle, nodes: Node[]): Promise<Node[]> => {
-    const { dryRun, hasSshConfig } = thisRun()
-    needed(hasSshConfig, 'prepareSshConfig()', 'nodesThatLack(bundle, nodes)')
     // where the last run loaded this very file, there will be nothing to do
-    const isNew = !dryRun && statSync(bundle.file).mtimeMs > lastTimeDone()
-    const endReading = isNew && readAhead(bundle)
+    const isNew = !thisRun().dryRun && statSync(bundle.file).mtimeMs > lastTimeDone()
+    const endReading = isNew ? readAhead(bundle) : undefined
     const lacking = await nodesThat(nodes, async (node) => {
-      if (dryRun) setPlan(standInPlan(bundle, node))
-      return await check(
+      node.plan = await check(
         'only where the node has not every image of the bundle: its image ID under its name, complete and unpacked',
         '仅当节点缺少离线包中的镜像时执行：按名称比较镜像 ID，且内容完整并已解包',
-        async () => {
-          // of an import that was interrupted, or is at work right now
-          if (importsOf(node).length > 0) lockNode(node)
-          const plan = await makePlan(bundle, node, 'before')
-          const all = bundle.images.length
-          const there = all - plan.tag.length
-          report(
-            `  ${there} of ${all} images are there` +
-              (there === all
-                ? ': nothing to do · 均已就绪，无需加载'
-                : ` · 已就绪 ${there}/${all}`),
-          )
-          if (there < all) refuseUnfit(plan)
-          return there < all
-        },
-        true,
+        () => firstPlan(bundle, node),
+        planOf(bundle, node, NOTHING),
       )
+      return node.plan.tag.length > 0
     })
     for (const node of lacking) owe(debtOf(bundle, node))
-    bundle.mustBeRead = lacking.some(({ plan }) => plan!.load.length > 0)
-    if (endReading && !bundle.mustBeRead) endReading()
+    if (!lacking.some(mustLoad)) endReading?.()
     return lacking
   },
 )
 
+async function firstPlan(bundle: Bundle, node: Node): Promise<Plan> {
+  // of an import that was interrupted, or is at work right now
+  if (importsOf(node).length > 0) {
+    lockNode(node)
+    await removeLeases(node, await askNode(node, bundle))
+  }
+  const plan = await makePlan(bundle, node, 'before')
+  const all = bundle.images.length
+  const there = all - plan.tag.length
+  report(
+    `  ${there} of ${all} images are there` +
+      (there === all ? ': nothing to do · 均已就绪，无需加载' : ` · 已就绪 ${there}/${all}`),
+  )
+  if (there < all) refuseUnfit(plan)
+  return plan
+}
+
 /** What a plan makes necessary. */
 export const debtOf = ({ chart, version }: Bundle, { name }: Node) =>
   `tagImages(plan): ${chart} ${version} on ${name}`
-
-function setPlan(plan: Plan): Plan {
-  plan.node.askedFor = new Set()
-  return (plan.node.plan = plan)
-}
-
-/** Asks a node, cleans up after an import that was interrupted there, and plans what is to do. */
-async function makePlan(bundle: Bundle, node: Node, when: 'before' | 'again'): Promise<Plan> {
-  let content = await askNode(node, bundle)
-  if (when === 'before' && (await removeLeases(content, node)))
-    content = await askNode(node, bundle)
-  noteContent(content, bundle, node, when)
-  return setPlan(planOf(bundle, node, content))
-}
 
 /** Are there images to load on a node, or only names to give? */
 export const mustLoad = word(
@@ -149,9 +124,9 @@ export const planFor = word('planFor', async (bundle: Bundle, node: Node): Promi
   if (thisRun().dryRun) return plan
   lockNode(node)
   if (Date.now() - plan.askedAt < FRESH * 1000) return plan
-  const fresh = await makePlan(bundle, node, 'again')
+  const fresh = (node.plan = await makePlan(bundle, node, 'again'))
   refuseUnfit(fresh)
-  if (fresh.load.length > 0 && !bundle.mustBeRead) {
+  if (fresh.load.length > 0 && !bundle.isRight) {
     throw tryLater`
       images disappeared from the node while it waited for its turn; the bundle was not read for it
       等待期间节点上的镜像被清理，而离线包尚未读取校验`.next(
@@ -171,16 +146,20 @@ export const missingLayers = ({ load, content }: Plan): Member[] => [
 
 /** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
 function refuseUnfit(plan: Plan) {
-  const { bundle, different, content } = plan
+  const { bundle, load, tag, content } = plan
+  const names = [
+    ...tag.map((image) => ({ ...image, reference: targetReference(image) })),
+    ...load.map((image) => ({ ...image, reference: image.source })),
+  ]
+  const different = names.flatMap(({ reference, id }) => {
+    const found = content.images.get(reference)?.id
+    return found && found !== id ? [`${reference}  is ${found}, in the bundle ${id}`] : []
+  })
   if (different.length > 0 && !thisRun().inputs.flags['replace-tags']) {
     throw misconfigured`
       a different image already has this name:
-      以下名称在该节点上已指向其他镜像：`.items(
-      different.map(
-        ({ reference, found, wanted }) => `${reference}  is ${found}, in the bundle ${wanted}`,
-      ),
-    ).next`
-      find out who put it there: a running workload may use it. To overwrite it with the image of the bundle: --replace-tags
+      以下名称在该节点上已指向其他镜像：`.items(different).next`
+    find out who put it there: a running workload may use it. To overwrite it with the image of the bundle: --replace-tags
       请先确认其来源，正在运行的工作负载可能在使用它。如需替换为离线包中的镜像：--replace-tags`
   }
   const bytes = missingLayers(plan).reduce(

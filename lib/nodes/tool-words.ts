@@ -3,28 +3,26 @@ import { type Node } from './nodes.ts'
 
 /** What the words of ssh, sudo, ctr and docker mean on a node, and what to do. */
 export function meaningOf(node: Node, failure: Failure): Failure {
-  if (failure.exitCode > 128) return failure
-  const { said = '' } = failure.details
+  const { exitCode, en, step } = failure
+  if (exitCode > 128) return failure
+  const { command, said = '', state } = failure.details
   const meanings = meaningsOn(node)
   // ssh's own exit code, whatever it said
-  const isOfSsh = /exit code 255\b/.test(failure.en)
-  const isSilent = failure.exitCode === EXIT.unreachable && !said.trim()
-  const [, meaning] =
-    meanings.find(([words]) => words.test(said)) ??
-    (isOfSsh || isSilent ? meanings.at(-1) : undefined) ??
-    []
-  if (!meaning) return failure
-  const { command, state } = failure.details
+  const isOfSsh = /exit code 255\b/.test(en) || (exitCode === EXIT.unreachable && !said.trim())
+  const found = meanings.find(([words]) => words.test(said)) ?? (isOfSsh && meanings.at(-1))
+  if (!found) return failure
+  const [, meaning] = found
   Object.assign(meaning.details, { command, said, state })
-  meaning.step = failure.step
-  return meaning
+  return Object.assign(meaning, { step })
 }
 
-function meaningsOn({ name, address, runtime, user, port, knownHostsFile }: Node) {
+/** The last one is that ssh does not reach it. */
+function meaningsOn(node: Node): [words: RegExp, Failure][] {
+  const { name, address, runtime, user, port, knownHostsFile } = node
   const at = `${user ? `${user}@` : ''}${address}`
   const portOption = port ? ` -p ${port}` : ''
   const program = runtime === 'docker' ? 'docker' : 'ctr'
-  const meanings: [words: RegExp, Failure][] = [
+  return [
     [
       /Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known/i,
       misconfigured`
@@ -77,5 +75,4 @@ function meaningsOn({ name, address, runtime, user, port, knownHostsFile }: Node
         请确认节点已启动，且站点配置 nodes 中的地址、端口、用户正确`,
     ],
   ]
-  return meanings
 }
