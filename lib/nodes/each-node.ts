@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs'
 import { EXIT, Failure } from '../base/failure.ts'
 import { lock } from '../base/locks.ts'
-import { badBundlesOf } from '../bundle/of-this-run.ts'
+import '../bundle/of-this-run.ts'
 import { needed, owe, settleDebt, word } from '../run/order.ts'
 import { endingFailure, inPart, report, result, settle, thisRun } from '../run/session.ts'
 import { exportVariable } from '../run/variables.ts'
@@ -92,7 +92,7 @@ export const tellBadNodes = word('tellBadNodes', async (nodes: Node[]) => {
     nodes: nodes.map(({ name, failure }) => ({ name, failure: failure?.text('en') ?? null })),
   })
   if (nodes.some(({ failure }) => failure)) throw failureOf(nodes)
-  if (badBundlesOf().length > 0) return // told next
+  if (thisRun().badBundles?.length) return // told next
   const wereAsked = nodes.every(({ plan }) => plan) || undefined
   needed(wereAsked, 'nodesThatLack(bundle, nodes)', 'tellBadNodes(nodes)')
   const all = nodes.length
@@ -108,7 +108,7 @@ const AGAIN: Both = [
 /** The failures of the nodes as one. */
 function failureOf(nodes: Node[]): Failure {
   const bad = nodes.flatMap(({ name, failure }) => (failure ? [{ name, failure }] : []))
-  const badBundles = badBundlesOf()
+  const { badBundles = [] } = thisRun()
   const all = [...bad.map(({ failure }) => failure), ...badBundles]
   const mayPass: number[] = [EXIT.unreachable, EXIT.tryLater]
   const first = all.find(({ exitCode }) => !mayPass.includes(exitCode)) ?? all[0]

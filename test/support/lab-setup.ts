@@ -1,9 +1,13 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import type { TestProject } from 'vitest/node'
 import { startLab, stopLab, type Lab } from '../lab/lab.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
     lab: Lab
+    /** of the lab's cluster: its namespace kube-system has it */
+    clusterUid: string
   }
 }
 
@@ -16,5 +20,8 @@ export default async function ({ provide }: TestProject) {
   shared.lab ??= startLab()
   const lab = await shared.lab
   provide('lab', lab)
+  const question = ['get', 'namespace', 'kube-system', '-o', 'jsonpath={.metadata.uid}']
+  const env = { ...process.env, ...lab.env }
+  provide('clusterUid', (await promisify(execFile)('kubectl', question, { env })).stdout)
   return () => (isFirst ? stopLab(lab) : undefined)
 }

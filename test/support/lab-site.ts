@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, inject } from 'vitest'
 import { parse, stringify } from 'yaml'
+import { layDownOldState, oldTrail } from './old-state.ts'
 import { runProgram, runScript, temporaryDirectory, type Result } from './run-script.ts'
 
 export const lab = inject('lab')
@@ -14,7 +15,10 @@ export const registryKeys = (module: string) =>
     ? ['spidernet.image.registry', 'ui.image.registry']
     : ['global.imageRegistry']
 
-/** A site file of the lab in a directory of its own, so that its state is its own too. */
+/**
+ * A site file of the lab in a directory of its own, so that its state is its own too: it begins with
+ * what 0.1 left there, as at a site that goes on with a newer version.
+ */
 export function labSite(
   changes: Record<string, unknown> = {},
   directory = temporaryDirectory(),
@@ -33,7 +37,9 @@ export function labSite(
     ...changes,
   }
   writeFileSync(site, stringify(values))
-  return { site, state: join(directory, 'state/lab') }
+  const state = join(directory, 'state/lab')
+  if (!existsSync(state)) layDownOldState(state, inject('clusterUid'))
+  return { site, state }
 }
 
 /** The same for all tests of a file; it goes with the lab. */
@@ -149,12 +155,13 @@ export async function podsOf(module: string) {
     }))
 }
 
-/** The records of the audit of a module. */
+/** The records of the audit of a module that stand behind those of 0.1, which are as they were. */
 export function auditOf(state: string, module: string): any[] {
-  const lines = readFileSync(join(state, module, 'audit.jsonl'), 'utf8')
-    .trimEnd()
-    .split('\n')
-  return lines.map((line) => JSON.parse(line))
+  const bytes = readFileSync(join(state, module, 'audit.jsonl'))
+  const old = oldTrail(module)
+  expect(bytes.subarray(0, old.length).equals(old), 'the records of 0.1').toBe(true)
+  const lines = bytes.subarray(old.length).toString().split('\n')
+  return lines.filter(Boolean).map((line) => JSON.parse(line))
 }
 
 /** A copy of the new chart with other default values, which the user's values do not set. */

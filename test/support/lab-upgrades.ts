@@ -1,4 +1,4 @@
-import { readFileSync, readlinkSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
@@ -244,7 +244,7 @@ export function testLoadedUpgrade(module: string) {
     const { version, bundle } = lab.modules[module]!.new
     const [port] = await freePorts(1)
     const containerRegistry = `127.0.0.1:${port}` // nobody listens there
-    const { site } = labSite({ containerRegistry, imagesFrom: 'nodes', nodes: nodesOf(lab) })
+    const { site, state } = labSite({ containerRegistry, imagesFrom: 'nodes', nodes: nodesOf(lab) })
     const args = ['--module', module, '--site', site]
     const before = await clusterState(module)
     const early = await runInLab('upgrade', args)
@@ -255,6 +255,8 @@ export function testLoadedUpgrade(module: string) {
     expect(await clusterState(module)).toBe(before)
     const loaded = await onTheNodes(() => runInLab('load-images', [...args, '--bundle', bundle]))
     expect(loaded.exitCode, loaded.output).toBe(0)
+    // what a load of 0.1 that was killed left is gone too
+    expect(readdirSync(join(state, module, 'load'))).toEqual([])
     const result = await runInLab('upgrade', args)
     expect(result.exitCode, result.output).toBe(0)
     expect(await releaseOf(module)).toMatchObject({ chart: `${module}-${version}`, revision: '2' })

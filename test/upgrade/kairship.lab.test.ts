@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { parseAllDocuments } from 'yaml'
@@ -14,6 +14,7 @@ import {
   releaseOf,
   runInLab,
 } from '../support/lab-site.ts'
+import { namesIn } from '../support/old-state.ts'
 import { runProgram } from '../support/run-script.ts'
 
 const fields = async () => {
@@ -41,7 +42,7 @@ test('update-crds alone updates the CRDs and nothing else, after saving them so 
   expect(after.length).toBeGreaterThan(before.length)
   expect(await releaseOf('kairship')).toMatchObject({ revision: '1', status: 'deployed' })
 
-  const [saved] = readdirSync(join(state, 'kairship/crds'))
+  const [saved] = namesIn(state, 'kairship/crds').new
   const text = readFileSync(join(state, 'kairship/crds', saved!), 'utf8')
   // the third CRD is new: there was nothing of it to save
   expect(parseAllDocuments(text)).toHaveLength(2)

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse, stringify } from 'yaml'
@@ -99,7 +99,8 @@ describe('refused before anything is changed', () => {
 
   test('an audit that cannot be written: 73, and nothing is run', async () => {
     const { site, state } = labSite()
-    mkdirSync(join(state, module, 'audit.jsonl'), { recursive: true })
+    rmSync(join(state, module, 'audit.jsonl'))
+    mkdirSync(join(state, module, 'audit.jsonl'))
     const before = await clusterState(module)
     const result = await runInLab('upgrade', ['--module', module, '--site', site])
     expect(result.output).toMatch(

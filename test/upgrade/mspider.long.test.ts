@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { type AddressInfo } from 'node:net'
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { parse, stringify } from 'yaml'
@@ -31,6 +31,7 @@ import {
   testSyncedUpgrade,
   testLoadedUpgrade,
 } from '../support/lab-upgrades.ts'
+import { namesIn } from '../support/old-state.ts'
 import { runProgram, temporaryDirectory } from '../support/run-script.ts'
 
 const module = 'mspider'
@@ -357,7 +358,7 @@ test('a backup where the cluster is not reachable: 69, and the earlier one stays
   expect(second.output).toMatch(/cannot be reached[\s\S]*127\.0\.0\.1:1/)
   expect(second.exitCode).toBe(69)
   expect([readlinkSync(backup), readFileSync(backup, 'utf8')]).toEqual([link, text])
-  expect(readdirSync(join(state, module, 'backups', module))).toHaveLength(1)
+  expect(namesIn(state, join(module, 'backups', module)).new).toHaveLength(1)
 })
 
 test('a Job that stands in the way, which nobody can change, is named with the command that deletes it', async () => {
@@ -418,6 +419,25 @@ testFailedRollout(
   ({ store }) => (store.image.tag = 'v9.9.9'),
   /StatefulSet\/mspider-system\/mspider-store: 0 of 1 replicas are new and available\n\s+image can't be pulled[\s\S]*kubectl delete pod mspider-store-0 /,
 )
+
+test('a revision that 0.1 found not to come up is not what a rollback goes to', async () => {
+  await installOld(module)
+  const { site, state } = labSite()
+  const path = join(state, module, 'did-not-come-up.json')
+  expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ [module]: [11] })
+  for (let revision = 2; revision <= 11; revision++) {
+    const how = ['-n', `${module}-system`, '--reuse-values', '--set', `note=${revision}`]
+    await byHand('helm', 'upgrade', module, old.originalPackage, ...how)
+  }
+  expect(await releaseOf(module)).toMatchObject({ revision: '11', status: 'deployed' })
+  const bad = await changedChart(module, ({ store }) => (store.image.tag = 'v9.9.9'))
+  const how = ['--via', 'package', '--chart', bad, '--timeout', '20s']
+  const args = ['--module', module, '--site', site, ...how]
+  const result = await runInLab('upgrade', args, noRegistryLogin)
+  expect(result.exitCode, result.output).toBe(1)
+  expect(result.stderr).toMatch(/helm rollback mspider 10 /)
+  expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({ [module]: [11, 12] })
+})
 
 test('an image that the registry does not have is named before anything is changed: 66', async () => {
   await installOld(module)
