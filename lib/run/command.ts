@@ -45,6 +45,14 @@ const WORDS_BEFORE: [command: RegExp, words: string[]][] = [
   [/^\s*helm upgrade\b/m, ['checkReleases', 'checkImages', 'isDeployed']],
 ]
 
+/** The words that set a `$name`, for a copy that uses it above them. */
+const SET_BY: Record<string, string> = {
+  revision: 'setLastDeployedRevision(…)',
+  time: 'makeBackupDirectory(…)',
+  version: 'setVersion(…)',
+  imageRegistry: 'setImageRegistry(…)',
+}
+
 /** @throws Failure 70 where a word that must come first, the command's step, or one that sets a `$name`, was not reached */
 function refuseOutOfOrder(text: string) {
   const { inputs, reached, step, variables } = thisRun()
@@ -64,9 +72,10 @@ function refuseOutOfOrder(text: string) {
   for (const [, name] of text.matchAll(/\$([a-z]\w*)/g)) {
     const isOwn = new RegExp(`(^|[\\s;(])(${name}=|(read|for)\\b[^;\\n]*\\b${name}\\b)`).test(text)
     if (name! in variables || isOwn) continue
+    const word = SET_BY[name!]
     throw bug`
-      $${name} is not set: the word that sets it must come before ${called}
-      $${name} 未设置：设置它的语句必须位于该命令之前：${called}`
+      $${name} is not set: ${word ?? 'the word that sets it'} must come before ${called}
+      $${name} 未设置：${word ?? '设置它的语句'} 必须位于该命令之前：${called}`
   }
 }
 

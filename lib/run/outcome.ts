@@ -116,9 +116,16 @@ function unforeseen({ name, message, stack = '' }: Error): Failure {
     })
     .filter((place) => !/node_modules|^\.\./.test(place))
   const [place = 'a place that is not known'] = places
-  return bug`
-    unexpected error at ${place}: ${name}: ${message}
-    ${place} 处出现意外错误：${name}: ${message}`.said(places.slice(1, 8).join('\n')).next`
-    a name is used above the line that gives it? In a copy of a script, compare with the original; else report this bug
-    是否在定义之前使用了某个名称？若为脚本副本，请与原脚本比较；否则请报告此缺陷`
+  const [, early] = /^Cannot access '(.+)' before initialization$/.exec(message) ?? []
+  const [, unset = early] = /^(.+) is not defined$/.exec(message) ?? []
+  const failure = unset
+    ? bug`
+      ${unset} is used at ${place}, ${early ? 'above the line that sets it' : 'but no line above sets it'}
+      ${place} 处使用了 ${unset}，${early ? '早于设置它的语句' : '但其上没有设置它的语句'}`
+    : bug`
+      unexpected error at ${place}: ${name}: ${message}
+      ${place} 处出现意外错误：${name}: ${message}`.said(places.slice(1, 8).join('\n'))
+  return failure.next`
+    in a copy of a script, compare with the original; else report this bug
+    若为脚本副本，请与原脚本比较；否则请报告此缺陷`
 }

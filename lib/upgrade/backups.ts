@@ -34,17 +34,20 @@ export const makeBackupDirectory = word('makeBackupDirectory', async ({ release 
  */
 export const publishBackup = word('publishBackup', async (each: Release, file: ShellLines) => {
   const { release, backup, revision } = each
-  const { variables } = thisRun()
+  const { variables, commands } = thisRun()
   const isOfRelease = revision !== undefined && variables['revision'] === revision
   needed(isOfRelease || undefined, 'setLastDeployedRevision(release)', 'publishBackup(release)')
   needed(variables['time'], 'makeBackupDirectory(release)', 'publishBackup(release)')
+  const path = file.lines.join('')
+  const isWritten = commands.some((text) => text.includes(path)) || undefined
+  needed(isWritten, `the command that writes ${path}`, 'publishBackup(release)')
   await check(
     'check: the file is read back and compared with the values in the cluster',
     '检查：读回文件并与集群中的参数比较',
     () =>
       checkBackup(
         each,
-        file.lines.join('').replace(/\$(\w+)/g, (_, name) => variables[name]!),
+        path.replace(/\$(\w+)/g, (_, name) => variables[name]!),
       ),
   )
   say(

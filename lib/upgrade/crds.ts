@@ -19,10 +19,14 @@ declare module '../inputs/types.ts' {
   interface Release {
     /** from makeChartDirectory(release): where the unpacked chart is, from the module's directory */
     unpackedChart?: string
+    /** how many commands were run before the chart is unpacked into that directory */
+    commandsBefore?: number
     /** from findCrds(release): `-f DIRECTORY` for each that the chart has */
     foundCrds?: ShellLines
     /** from saveCrds(release) */
     hasSavedCrds?: true
+    /** from waitForCrds(release), or from findCrds(release) where the chart has none */
+    hasCrds?: true
     /** the command that brings the CRDs back as they were before this run */
     restoreCrds?: string
     /** from tryCrds(release) */
@@ -40,7 +44,11 @@ export const makeChartDirectory = word('makeChartDirectory', async (release: Rel
   const directory = `charts/${release.release}`
   const isPacked = flags.via === 'repo' || isArchive(chart)
   release.unpackedChart = isPacked ? `${directory}/${release.chart}` : chart
-  if (isPacked) await prepare`rm -rf ${directory} && mkdir -p ${directory}`
+  if (isPacked) {
+    await prepare`rm -rf ${directory} && mkdir -p ${directory}`
+    release.commandsBefore = thisRun().commands.length
+  }
+  owe(`findCrds(${release.release})`)
 })
 
 /**
@@ -49,11 +57,19 @@ export const makeChartDirectory = word('makeChartDirectory', async (release: Rel
  * @throws Failure 66 where the CRDs are missing, 78 where something else is among them
  */
 export const findCrds = word('findCrds', async (release: Release): Promise<boolean> => {
-  const { stateDirectory } = thisRun().inputs
+  const { inputs, commands } = thisRun()
+  const { stateDirectory } = inputs
   const { directories, mayBeMissing } = release.crds!
   needed(release.before, 'checkReleases()', 'findCrds(release)')
   needVersion(release, 'findCrds(release)')
   const chart = needed(release.unpackedChart, 'makeChartDirectory(release)', 'findCrds(release)')
+  const { commandsBefore } = release
+  if (commandsBefore !== undefined) {
+    const directory = `charts/${release.release}`
+    const isUnpacked = commands.slice(commandsBefore).some((text) => text.includes(directory))
+    const before = `the command that unpacks the chart into ${directory}`
+    needed(isUnpacked || undefined, before, 'findCrds(release)')
+  }
   const all = directories.map((directory) => `${chart}/${directory}`)
   const found = await check(
     `check: ${all.join(' ')} holds CRDs and nothing else`,
@@ -73,6 +89,9 @@ export const findCrds = word('findCrds', async (release: Release): Promise<boole
     all,
   )
   release.foundCrds = lines(...found.map((directory) => `-f ${quote(directory)}`))
+  settleDebt(`findCrds(${release.release})`)
+  if (found.length > 0) owe(`waitForCrds(${release.release})`)
+  else release.hasCrds = true
   return found.length > 0
 })
 
@@ -142,7 +161,6 @@ export const tryCrds = word('tryCrds', async (release: Release) => {
 kubectl apply ${release.foundCrds!} \
   --server-side --force-conflicts --dry-run=server`
   release.hasTriedCrds = true
-  owe(`waitForCrds(${release.release})`)
 })
 
 /** The directories of the CRDs that were saved and tried, as words of a command. */
@@ -164,5 +182,6 @@ export const waitForCrds = word('waitForCrds', async (release: Release) => {
   await run`
 kubectl wait ${crds} \
   --for=condition=Established --timeout=360s`
+  release.hasCrds = true
   settleDebt(`waitForCrds(${release.release})`)
 })

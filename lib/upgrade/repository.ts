@@ -6,9 +6,16 @@ import { writeWhole } from '../base/files.ts'
 import { type Release } from '../inputs/types.ts'
 import { loginOf } from '../registry/http.ts'
 import { credentialHelpers } from '../run/environment.ts'
-import { word } from '../run/order.ts'
+import { owe, word } from '../run/order.ts'
 import { thisRun } from '../run/session.ts'
 import { check, say } from '../run/words.ts'
+
+declare module '../run/session.ts' {
+  interface Run {
+    /** from useOciRepository() */
+    usesOci?: true
+  }
+}
 
 declare module '../inputs/types.ts' {
   interface Release {
@@ -31,6 +38,7 @@ export const useOciRepository = word('useOciRepository', () => {
   const { inputs, dryRun } = thisRun()
   const { login, url } = inputs.site.chartRepository
   say('an OCI repository is neither added nor updated nor searched', 'OCI 仓库无需添加、更新和搜索')
+  thisRun().usesOci = true
   if (dryRun) return
   if (login) ensureLogin()
   const path = join(inputs.stateDirectory, '.helm/registry.json')
@@ -89,4 +97,5 @@ export const checkIndexIsFresh = word('checkIndexIsFresh', async (release: Relea
     },
   )
   release.hasFreshIndex = true
+  owe(`setVersion(${release.release})`)
 })

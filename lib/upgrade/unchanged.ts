@@ -31,8 +31,10 @@ export const isDeployed = word('isDeployed', async (release: Release): Promise<b
   const registry = registryKeys(release)
   const hasRegistry = variables['imageRegistry'] === registry.value || undefined
   needed(hasRegistry, 'setImageRegistry(release)', called)
-  if (!/\s--install\b/.test(command.text))
+  if (!/\s--install\b/.test(command.text)) {
     needed(release.isBackedUp, 'publishBackup(release)', called)
+    if (release.crds) needed(release.hasCrds, 'waitForCrds(release) of update-crds', called)
+  }
   release.isDeployed = await check(
     'only if this chart with these values is not deployed already',
     '仅当该 chart 与参数尚未部署时执行',

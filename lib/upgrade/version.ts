@@ -7,7 +7,7 @@ import { type Failure, misconfigured, missing } from '../base/failure.ts'
 import { quote } from '../base/shell.ts'
 import { type Release } from '../inputs/types.ts'
 import { answer, ask, questionFailed } from '../run/ask.ts'
-import { needed, word } from '../run/order.ts'
+import { needed, settleDebt, word } from '../run/order.ts'
 import { firstTime, thisRun } from '../run/session.ts'
 import { placeholderFor, setVariable } from '../run/variables.ts'
 import { say } from '../run/words.ts'
@@ -28,10 +28,13 @@ declare module '../inputs/types.ts' {
  * @throws Failure 66 unknown version or chart · 78 the package is of another version or chart, or older than what is deployed
  */
 export const setVersion = word('setVersion', async (release: Release) => {
-  const { flags, site } = thisRun().inputs
+  const { inputs, usesOci } = thisRun()
+  const { flags, site } = inputs
   const what = flags.via === 'package' ? 'version_of_the_chart_package' : 'newest_stable_version'
   const placeholder = flags.version ?? placeholderFor(what, release)
-  if (flags.via === 'repo' && site.chartRepository.kind !== 'OCI')
+  if (flags.via === 'repo' && site.chartRepository.kind === 'OCI')
+    needed(usesOci, 'useOciRepository()', 'setVersion(release)')
+  else if (flags.via === 'repo')
     needed(release.hasFreshIndex, 'checkIndexIsFresh(release)', 'setVersion(release)')
   release.version = await setVariable('version', placeholder, async () => {
     const version =
@@ -40,6 +43,7 @@ export const setVersion = word('setVersion', async (release: Release) => {
     refuseDowngrade(release, version)
     return version
   })
+  settleDebt(`setVersion(${release.release})`)
 })
 
 /** @throws Failure 70 unless `$version` is that of the release */
