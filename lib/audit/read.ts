@@ -27,7 +27,7 @@ export async function readTrailOf(inputs: Inputs): Promise<ReadTrail> {
   const path = join(stateDirectory, 'audit.jsonl')
   if (!existsSync(path)) {
     throw missing`
-      there is no audit ${path}: nothing was run for ${module.name} at ${site.name}, or it was removed
+      the audit ${path} does not exist: nothing was run for ${module.name} at ${site.name}, or it was removed
       没有审计日志 ${path}：${site.name} 的 ${module.name} 从未执行过，或日志已被删除`
   }
   // not while a script is writing a record
@@ -92,7 +92,7 @@ function pickRun(all: RecordedRun[], id: string): RecordedRun {
   if (found) return found
   const last = all.slice(-5).map(({ run }) => run)
   throw missing`
-    there is no run ${id}; the last ones are ${last.join(', ')}
+    run ${id} does not exist; the last ones are ${last.join(', ')}
     没有运行 ${id}；最近几次为 ${last.join('、')}`
 }
 

@@ -13,7 +13,7 @@ export interface Trail {
   records: AuditRecord[]
   /** the sha256 of the last record */
   head: string
-  /** how many records stand behind the last known head: nobody can tell whether they are all */
+  /** how many records are behind the last known head: nobody can tell whether they are all */
   behind: number
   tampered?: Tampered
 }
@@ -38,7 +38,7 @@ export function readTrail(bytes: Buffer, heads: string[] = []): Trail {
     const at = index + 1
     const cut = torn.length > 0 ? sha256(joined(torn)) : undefined
     if (record.torn !== cut) {
-      if (cut) found(at - torn.length, 'it is no record', '不是有效的记录')
+      if (cut) found(at - torn.length, 'it is not a record', '不是有效的记录')
       else found(at, 'a line before it was removed', '其前面有一行被删除')
     }
     const follows = record.prev === (hashes.at(-1) ?? sha256(''))

@@ -19,7 +19,7 @@ export function option(flag: string, value: string | undefined): ShellLines {
 }
 
 /**
- * A command as it stands in the manual: line breaks, backslashes, pipes and the shell's own `$names`
+ * A command as the manual has it: line breaks, backslashes, pipes and the shell's own `$names`
  * stay as they are; `${}` is quoted for the shell.
  */
 export function command(

@@ -17,7 +17,7 @@ export interface KubernetesObject {
 }
 
 /**
- * The objects of a manifest in YAML, `List`s taken apart. A key that stands twice is let through, as
+ * The objects of a manifest in YAML, `List`s taken apart. A key that appears twice is let through, as
  * helm lets it through.
  * @throws Failure 78 where it is not YAML
  */

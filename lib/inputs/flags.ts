@@ -2,7 +2,7 @@
 export type Via = 'repo' | 'package'
 
 export interface FlagMeaning {
-  /** what stands after the flag; left out for a switch */
+  /** what follows the flag; left out for a switch */
   value?: string
   en: string
   zh: string
@@ -64,7 +64,7 @@ export const FLAGS = {
   },
   node: { value: 'NAME', en: 'only this node', zh: '仅处理这一个节点', form: WORD },
   local: {
-    en: 'only the machine that one stands on, without ssh',
+    en: 'only this machine, without ssh',
     zh: '仅处理当前机器，不使用 ssh',
   },
   parallel: {

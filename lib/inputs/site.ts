@@ -50,7 +50,7 @@ export function readSite(sitePath: string): Site {
   }
   const listed = nodes?.list?.map(({ name }) => name) ?? []
   const twice = listed.find((name, index) => listed.indexOf(name) < index)
-  if (twice) throw wrongFile(sitePath, `/nodes/list: ${twice} stands twice`)
+  if (twice) throw wrongFile(sitePath, `/nodes/list: ${twice} appears twice`)
   return site
 }
 
@@ -61,7 +61,7 @@ export function kubeconfigPath(kubeconfig: string, sitePath: string): string {
 
 const FORM_FIELDS = /\{(containerRegistry|project|containerRepository)\}/g
 
-/** Where the module's images stand in the registry, without the host: `release.daocloud.io/mspider`. */
+/** Where the module's images are in the registry, without the host: `release.daocloud.io/mspider`. */
 export function containerRepository({ module, site }: Pick<Inputs, 'module' | 'site'>): string {
   return module.containerRepository.replaceAll('{project}', site.project)
 }

@@ -144,7 +144,7 @@ export const missingLayers = ({ load, content }: Plan): Member[] => [
   ),
 ]
 
-/** @throws Failure 78 where a name stands for another image · 73 where the disk has no room */
+/** @throws Failure 78 where a name is that of another image · 73 where the disk has no room */
 function refuseUnfit(plan: Plan) {
   const { bundle, load, tag, content } = plan
   const names = [

@@ -102,7 +102,7 @@ export async function manifestAt(server: Server, repository: string, tag: string
   if (!/project .*not (be )?found/i.test(errorText(answer))) return undefined
   const project = repository.split('/')[0]
   throw misconfigured`
-    the registry ${server.address} has no project ${project}
+    project ${project} does not exist in the registry ${server.address}
     镜像仓库 ${server.address} 中没有项目 ${project}`.said(errorText(answer)).next`
     create it there, or correct project in the site file
     请在仓库中创建该项目，或修正站点配置中的 project`

@@ -80,7 +80,7 @@ export const findCrds = word('findCrds', async (release: Release): Promise<boole
         if (existsSync(path)) refuseOthers(directory, crdsIn(path))
         else if (!mayBeMissing)
           throw missing`
-            the chart has no ${directory}
+            ${directory} is missing in the chart
             chart 中没有 ${directory}`.next`
             is this the chart of the module? In a descriptor, crds.mayBeMissing says that only some versions have CRDs
             这是该模块的 chart 吗？若仅部分版本带有 CRD，可在模块描述中设置 crds.mayBeMissing`

@@ -131,7 +131,7 @@ async function notThere({ release, namespace }: Release, { last }: ReleaseState)
       release ${release} in ${namespace} has no deployed revision; the last one is ${last.status}
       命名空间 ${namespace} 中的 release ${release} 没有已部署的 revision；最后一个为 ${last.status}`
     : missing`
-      there is no release ${release} in the namespace ${namespace}.${others.length > 0 ? ` There is: ${others.join(', ')}` : ''}
+      release ${release} does not exist in the namespace ${namespace}.${others.length > 0 ? ` There is: ${others.join(', ')}` : ''}
       命名空间 ${namespace} 中没有 release ${release}。${others.length > 0 ? `现有：${others.join('、')}` : ''}`
   return failure.said(last?.description).next`
     is it the right cluster? See what it has:\nhelm list -A ${ofThisCluster('--kube-context')}\nOnly if the module is to be installed in this cluster for the first time: upgrade with --install --values FILE

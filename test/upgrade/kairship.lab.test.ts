@@ -90,7 +90,7 @@ test('update-crds refuses a chart without CRDs, and one with something else amon
   expect(stray.exitCode).toBe(78)
   await runProgram('rm', ['-r', join(chart, 'crds')])
   const missing = await runInLab('update-crds', args)
-  expect(missing.output).toMatch(/the chart has no \S*\/crds/)
+  expect(missing.output).toMatch(/\S*\/crds is missing in the chart/)
   expect(missing.exitCode).toBe(66)
   expect(await clusterState('kairship')).toBe(before)
   expect(auditOf(state, 'kairship').filter(({ event }) => event === 'command')).toEqual([])
