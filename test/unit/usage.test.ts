@@ -30,7 +30,7 @@ describe('wrong usage is refused with 64 and a sentence that helps', () => {
       /--version needs a value: VERSION/,
     ],
     [
-      'a flag that stands twice',
+      'a flag that is given twice',
       ['--module', 'mspider', '--module', 'skoala'],
       /--module is given twice/,
     ],

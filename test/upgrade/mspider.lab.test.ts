@@ -78,7 +78,7 @@ describe('refused before anything is changed', () => {
       env: lab.env,
     })
     expect(result.output).toMatch(
-      /no release mspidr in the namespace mspider-system\. There is: mspider[\s\S]*--install/,
+      /release mspidr does not exist in the namespace mspider-system\. There is: mspider[\s\S]*--install/,
     )
     expect(result.exitCode).toBe(66)
     expect(await clusterState('mspider')).toBe(before)
