@@ -1,7 +1,8 @@
 // The words that scripts are written in, handed on from the rooms of lib/. Whoever writes or adapts a
 // script needs these, and the words of the chapter that it belongs to:
 //
-//   base/       what knows nothing of this project: failures, shell text, processes, locks, files
+//   base/       what imports nothing else of this project: failures and their exit codes, what tools
+//               say, shell text, processes, locks, files
 //   inputs/     flags, descriptors (modules/*.json) and the site file
 //   audit/      the record of every run: writing it, and holding it against what is known
 //   manual/     the ledgers: what the vendor's pages say, and what is run for each line

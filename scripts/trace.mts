@@ -1,7 +1,6 @@
 // The manuals of a module line by line, beside what is run for each line, and why it differs; of a
 // module without a manual the commands of its dry runs. It changes nothing, and needs neither the
-// manuals nor a site; with --run it shows what a recorded run
-// of a site executed.
+// manuals nor a site; with --run it shows what a recorded run of a site executed.
 //   npx zx scripts/trace.mts --module kairship [--lang zh]
 //   npx zx scripts/trace.mts --module kairship --format html > kairship.html
 //   npx zx scripts/trace.mts --module kairship --run ID --site FILE

@@ -58,9 +58,11 @@ export function describeRun(run: RecordedRun, lang: 'en' | 'zh'): string {
     say('  result    ', '  结果      ') + result,
     say('  when      ', '  时间      ') +
       `${start?.time ?? ''} – ${end?.time ?? ''}` +
-      (clock ? say(` (clock synchronized: ${clock})`, `（时钟已同步：${CLOCK[clock]}）`) : ''),
+      (clock ? say(` (clock synchronized: ${clock})`, `（时钟是否同步：${CLOCK[clock]}）`) : ''),
     say('  who       ', '  执行人    ') +
-      `${user}@${start?.['host']}` +
+      (start
+        ? `${user}@${start['host']}`
+        : say('unknown: no start was recorded', '未知：没有开始记录')) +
       (sudoUser ? say(`, by sudo from ${sudoUser}`, `（由 ${sudoUser} 通过 sudo）`) : '') +
       (address ? say(`, from ${address}`, `，来自 ${address}`) : '') +
       (ticket ? say(`, ticket ${ticket}`, `，变更单 ${ticket}`) : ''),

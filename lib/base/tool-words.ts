@@ -16,8 +16,8 @@ const WORDS: [RegExp, number][] = [
 ]
 
 /**
- * The exit code for a command that failed, from the tool's own words (Go's net, net/http, crypto and
- * os packages, which helm, kubectl and charts-syncer share).
+ * The exit code for every command and question that failed, on nodes too, from the tool's own words
+ * (Go's net, net/http, crypto and os packages, which helm, kubectl, charts-syncer, ctr and docker share).
  * @param said the tool's output
  */
 export function exitCodeFor(said: string): number {

@@ -80,7 +80,7 @@ async function refuseOtherContext() {
   if (context === site.context) return
   throw wrong(
     `the current context is ${context || 'not set'}; the site file says ${site.context}`,
-    `当前 context 为 ${context || '空'}，而站点配置为 ${site.context}`,
+    `当前 context ${context ? `为 ${context}` : '未设置'}，而站点配置为 ${site.context}`,
     await rightContext(kubeconfig, site.context),
   )
 }
@@ -164,7 +164,10 @@ export function deleteCommand({
 function wrong(en: string, zh: string, cure?: string): Failure {
   const failure = misconfigured(en, zh)
   return cure
-    ? failure.next(cure, '')
+    ? failure.next(
+        cure,
+        '请先确认所指集群：若站点配置正确，请执行上面的命令；若终端当前的集群正确，请用 --site 指定该站点的配置文件',
+      )
     : failure.next`
       correct the site file (--site)
       请修正站点配置文件（--site）`

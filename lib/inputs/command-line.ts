@@ -125,6 +125,11 @@ function help(scriptPath: string, names: FlagName[], orders: string[] = []): str
     return { flag: value ? `--${name} ${value}` : `--${name}`, en, zh }
   })
   const width = Math.max(...rows.map(({ flag }) => flag.length))
+  const syncs = names.includes('bundle') && !names.includes('node')
+  const logins = [
+    ...(names.includes('version') || syncs ? ['CHART_REPO_USERNAME', 'CHART_REPO_PASSWORD'] : []),
+    ...(names.includes('install') || syncs ? ['REGISTRY_USERNAME', 'REGISTRY_PASSWORD'] : []),
+  ]
   return [
     remark.replace(/^\/\/ ?/gm, ''),
     `npx zx scripts/${parse(scriptPath).name}.mts ${orders.length > 0 ? `${orders.join('|')} ` : ''}--module NAME [flags]`,
@@ -139,7 +144,6 @@ function help(scriptPath: string, names: FlagName[], orders: string[] = []): str
     'Exit codes · 退出码:',
     ...EXIT_MEANINGS.map(([code, en, zh]) => `  ${code.padEnd(6)} ${en} · ${zh}`),
     '',
-    'Environment · 环境变量: CHART_REPO_USERNAME, CHART_REPO_PASSWORD' +
-      (names.includes('bundle') ? ', REGISTRY_USERNAME, REGISTRY_PASSWORD' : ''),
+    ...(logins.length > 0 ? [`Environment · 环境变量: ${logins.join(', ')}`] : []),
   ].join('\n')
 }

@@ -170,7 +170,7 @@ export interface Flags
   order: string
 }
 
-/** The time limit of this run, as it was given, and in seconds. */
+/** The time limit of each command, and of the wait for the workloads, as it was given, and in seconds. */
 export function timeLimit({ timeout = '10m' }: Pick<Flags, 'timeout'>): {
   text: string
   seconds: number

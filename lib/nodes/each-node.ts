@@ -6,7 +6,7 @@ import { needed, owe, settleDebt, word } from '../run/order.ts'
 import { endingFailure, inPart, report, result, settle, thisRun } from '../run/session.ts'
 import { exportVariable } from '../run/variables.ts'
 import { type Node } from './nodes.ts'
-import { meaningOf } from './tool-words.ts'
+import { meaningOf } from './advice.ts'
 
 declare module './nodes.ts' {
   interface Node {

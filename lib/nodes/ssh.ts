@@ -26,7 +26,7 @@ export function writeSshConfig() {
 
 /**
  * How ssh reaches the nodes, all that are listed; what the site file does not say is as in the
- * operator's own configuration, but nothing that would ask, or lead through another connection.
+ * operator's own configuration, a ProxyJump too, but nothing that would ask, or reuse an open connection.
  */
 function sshConfig(called: string): string {
   const run = thisRun()

@@ -180,7 +180,8 @@ ${lines(
 
 /**
  * The name under which the installed charts-syncer reads a bundle: `<chart>-<version>.bundle.tar`, or,
- * DaoCloud's, `<chart>_<version>.bundle.tar` (upstream 0.20 pkg/client/intermediate/intermediate.go).
+ * DaoCloud's, `<chart>_<version>.bundle.tar` (upstream 0.20 pkg/client/intermediate/intermediate.go). Told
+ * apart by `sync --help`: --use-plain-http is upstream's v2, --auto-create-repository DaoCloud's.
  */
 async function nameFor({ chart, version }: Bundle): Promise<string> {
   const help = await syncerHelp()
@@ -306,7 +307,11 @@ export const checkArrived = word('checkArrived', async (bundle: Bundle) => {
         ...after.lacking.map(({ image: { target }, found }) =>
           found ? `another image: ${target} is ${found}` : `missing: ${target}`,
         ),
-        ...(after.chart === 'there' ? [] : [`${after.chart}: the chart ${chart} ${version}`]),
+        ...(after.chart === 'there'
+          ? []
+          : [
+              `${after.chart === 'missing' ? 'missing' : 'made for another registry'}: the chart ${chart} ${version}`,
+            ]),
       ])
       Object.assign(failure.details, details)
       throw failure

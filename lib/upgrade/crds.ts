@@ -131,26 +131,30 @@ export const saveCrds = word('saveCrds', async (release: Release) => {
   const { inputs, time, dryRun } = thisRun()
   const crds = needed(release.foundCrds, 'findCrds(release)', 'saveCrds(release)')
   const path = `crds/${release.release}-${dryRun ? '{time_of_this_run}' : time}.yaml`
-  await check(`the CRDs as they are now are saved to ${path}`, `保存当前的 CRD`, async () => {
-    const text = await answer(
-      `kubectl get ${crds.lines.join(' ')} --ignore-not-found -o yaml --request-timeout=20s`,
-    )
-    const objects = objectsIn(text).map((object) => {
-      const { status: _status, ...rest } = object
-      const metadata = Object.fromEntries(
-        Object.entries(object.metadata).filter(([key]) => !SERVER_OWNED.includes(key)),
+  await check(
+    `the CRDs as they are now are saved to ${path}`,
+    `将当前的 CRD 保存到 ${path}`,
+    async () => {
+      const text = await answer(
+        `kubectl get ${crds.lines.join(' ')} --ignore-not-found -o yaml --request-timeout=20s`,
       )
-      return { ...rest, metadata }
-    })
-    const count = objects.length
-    if (count === 0) return report('  there are none yet · 尚无 CRD')
-    const saved = objects.map((object) => stringify(object)).join('---\n')
-    const file = join(inputs.stateDirectory, path)
-    writeWhole(file, saved)
-    note({ event: 'crds', release: release.release, file: path, count, sha256: sha256(saved) })
-    release.restoreCrds = `kubectl apply --server-side --force-conflicts -f ${quote(file)}`
-    report(`  ${count} saved; to go back · 如需恢复:  ${release.restoreCrds}`)
-  })
+      const objects = objectsIn(text).map((object) => {
+        const { status: _status, ...rest } = object
+        const metadata = Object.fromEntries(
+          Object.entries(object.metadata).filter(([key]) => !SERVER_OWNED.includes(key)),
+        )
+        return { ...rest, metadata }
+      })
+      const count = objects.length
+      if (count === 0) return report('  there are none yet · 尚无 CRD')
+      const saved = objects.map((object) => stringify(object)).join('---\n')
+      const file = join(inputs.stateDirectory, path)
+      writeWhole(file, saved)
+      note({ event: 'crds', release: release.release, file: path, count, sha256: sha256(saved) })
+      release.restoreCrds = `kubectl apply --server-side --force-conflicts -f ${quote(file)}`
+      report(`  ${count} saved; to go back · 如需恢复:  ${release.restoreCrds}`)
+    },
+  )
   release.hasSavedCrds = true
 })
 

@@ -91,7 +91,7 @@ export const checkIndexIsFresh = word('checkIndexIsFresh', async (release: Relea
       if (fetched >= startedAt - 20) return
       throw unreachable`
         the repository ${repository} could not be updated; helm's index of it is ${fetched ? 'old' : 'missing'}
-        无法更新仓库 ${repository}；helm 的索引${fetched ? '是旧的' : '不存在'}`.next`
+        无法更新仓库 ${repository}；helm 的索引${fetched ? '未更新' : '不存在'}`.next`
         see what helm said above; is the repository up?
         请查看上面 helm 的输出；仓库是否可用？`
     },

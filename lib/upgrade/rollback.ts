@@ -109,7 +109,7 @@ export function whatNext(back: string[], jobs: string[]): [en: string, zh: strin
   if (jobs.length > 0) {
     return [
       `to go back:\n${back.join('\n')}\nor, if these values are meant, delete the Jobs in the way (a Job can't be changed):\n${jobs.join('\n')}\nand run the same command again`,
-      '回滚请执行上面第一条命令；若参数无误，则用 kubectl delete job 删除同名 Job（Job 不可修改），再重新执行同一命令',
+      '回滚请依次执行 “to go back” 下的命令；若参数无误，则执行其后的 kubectl delete job（Job 不可修改），再重新执行同一命令',
     ]
   }
   return [

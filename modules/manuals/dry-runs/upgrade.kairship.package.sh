@@ -53,7 +53,7 @@ export version='{version_of_the_chart_package}'
 # check: ../../../original-chart/kairship/crds holds CRDs and nothing else
 # 检查：../../../original-chart/kairship/crds 中只有 CRD
 # the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
-# 保存当前的 CRD
+# 将当前的 CRD 保存到 crds/kairship-{time_of_this_run}.yaml
 kubectl apply -f ../../../original-chart/kairship/crds \
   --server-side --force-conflicts --dry-run=server
 kubectl apply -f ../../../original-chart/kairship/crds \

@@ -103,7 +103,7 @@ helm pull addon/insight-agent --version $version -d charts/insight-agent && tar 
 # check: charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds holds CRDs and nothing else
 # 检查：charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds 中只有 CRD
 # the CRDs as they are now are saved to crds/insight-agent-{time_of_this_run}.yaml
-# 保存当前的 CRD
+# 将当前的 CRD 保存到 crds/insight-agent-{time_of_this_run}.yaml
 kubectl apply -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds \
   --server-side --force-conflicts --dry-run=server
 kubectl apply -f charts/insight-agent/insight-agent/charts/kube-prometheus-stack/crds \

@@ -55,7 +55,7 @@ tar -zxf ../../../kairship-0.21.0.tgz -C charts/kairship
 # check: charts/kairship/kairship/crds holds CRDs and nothing else
 # 检查：charts/kairship/kairship/crds 中只有 CRD
 # the CRDs as they are now are saved to crds/kairship-{time_of_this_run}.yaml
-# 保存当前的 CRD
+# 将当前的 CRD 保存到 crds/kairship-{time_of_this_run}.yaml
 kubectl apply -f charts/kairship/kairship/crds \
   --server-side --force-conflicts --dry-run=server
 kubectl apply -f charts/kairship/kairship/crds \

@@ -1,7 +1,10 @@
 import { EXIT, Failure, misconfigured, notAllowed, unreachable } from '../base/failure.ts'
 import { type Node } from './nodes.ts'
 
-/** What the words of ssh, sudo, ctr and docker mean on a node, and what to do. */
+/**
+ * What to do about a failure on a node, by the words of ssh, sudo, ctr and docker. Its exit code is that
+ * of lib/base/tool-words.ts, unless something here fits better.
+ */
 export function meaningOf(node: Node, failure: Failure): Failure {
   const { exitCode, en, step } = failure
   if (exitCode > 128) return failure
