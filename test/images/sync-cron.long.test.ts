@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { lab, runInLab } from '../support/lab-site.ts'
+import { auditOf, lab, runInLab } from '../support/lab-site.ts'
 import {
   allThere,
   bundleOf,
@@ -175,7 +175,7 @@ describe('what would go unseen is seen', () => {
     await new Promise((done) => setTimeout(done, 1500))
     goOn()
     await vi.waitFor(() => expect(processes()).toEqual([]), { timeout: 60_000, interval: 100 })
-    expect(existsSync(join(site.state, 'skoala'))).toBe(false)
+    expect(auditOf(site.state, 'skoala')).toEqual([])
     nothingLeft(site.state, 'kairship')
   })
 

@@ -447,7 +447,7 @@ test('an image that the registry does not have is named before anything is chang
     {},
     ['--via', 'package', '--chart', bad],
     66,
-    /does not have these images:\n\s+\S+mspider-store:v9\.9\.9\n[\s\S]*sync-images/,
+    /does not have these images:\n.*：\n\s+\S+mspider-store:v9\.9\.9\n[\s\S]*sync-images/,
   )
 })
 

@@ -69,8 +69,8 @@ test('a copy of the script under another name, adapted, runs as well as the orig
   const copy = copyOfTheCollection()
   const original = readFileSync(join(copy, 'scripts/upgrade.mts'), 'utf8')
   const adapted = original.replaceAll(
-    '${registry.set} \\\n',
-    '${registry.set} \\\n  --set spidernet.logLevel=debug --set replicaCount=1 \\\n',
+    '${registryKeys(each).set} \\\n',
+    '${registryKeys(each).set} \\\n  --set spidernet.logLevel=debug --set replicaCount=1 \\\n',
   )
   expect(adapted).not.toBe(original)
   writeFileSync(join(copy, 'scripts/upgrade-for-acme.mts'), adapted)
