@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync, readdirSync, statSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { promisify } from 'node:util'
@@ -12,6 +12,8 @@ const run = promisify(execFile)
 
 /** The sha256 of the tools, by their paths. */
 export async function toolsOfMachine(paths: string[]): Promise<Fact> {
+  // without a path it would read its standard input
+  if (paths.length === 0) return { event: 'tools', sha256: {} }
   const { stdout } = await run('sha256sum', paths)
   const lines = stdout.trimEnd().split('\n')
   // hash, two characters, path
@@ -60,8 +62,11 @@ export function filesThatRun({ scriptPath, modulePath, sitePath }: Inputs): Reco
 
 function filesIn(directory: string, recursive: boolean): string[] {
   const entries = readdirSync(directory, { recursive, withFileTypes: true })
-  return entries
-    .filter((entry) => !entry.isDirectory())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort()
+  return (
+    entries
+      .map((entry) => join(entry.parentPath, entry.name))
+      // a link may lead to a directory, or nowhere
+      .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
+      .sort()
+  )
 }

@@ -1,9 +1,25 @@
 import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import minimist from 'minimist'
 import { missing, wrongUsage } from '../base/failure.ts'
-import { moduleNames } from '../inputs/checked-files.ts'
-import { bundleNames, readModule } from '../inputs/module.ts'
+import { ROOT } from '../base/root.ts'
+import { moduleNames, readChecked } from '../inputs/checked-files.ts'
+import { bundleNames } from '../inputs/module.ts'
+import { type Module } from '../inputs/types.ts'
 import { isCalled, tarsIn } from './files.ts'
+
+/** Whether or not the mount that it is on still answers. */
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
+}
+
+/** What is wrong in it beyond its schema is told when its module's turn comes: the others go on. */
+const descriptor = (name: string) =>
+  readChecked<Module>(join(ROOT, 'modules', `${name}.json`), 'module')
 
 /** Was the script started for every module that has a bundle? */
 export const isForAll = () => process.argv.includes('--all')
@@ -21,13 +37,13 @@ export function modulesWithBundles(words: string[]): string[] {
       --all needs --bundle DIRECTORY, once, and cannot be combined with --module
       --all 需要一个 --bundle 目录，且不能与 --module 同时使用`
   }
-  if (!statSync(bundle, { throwIfNoEntry: false })?.isDirectory()) {
+  if (!isDirectory(bundle)) {
     throw missing`
       the directory ${bundle} does not exist: is it mounted?
       目录 ${bundle} 不存在：是否已挂载？`
   }
   const files = tarsIn(bundle)
-  const known = moduleNames().map((name) => ({ name, names: bundleNames(readModule(name).module) }))
+  const known = moduleNames().map((name) => ({ name, names: bundleNames(descriptor(name)) }))
   const others = files.filter((file) => !known.some(({ names }) => isCalled(file, names)))
   if (others.length > 0) {
     process.stderr.write(

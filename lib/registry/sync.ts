@@ -248,6 +248,8 @@ export const watchSync = word(
     const called = 'watchSync(bundle, …)'
     const before = needed(bundle.before, 'isInPlace(bundle)', called)
     needed(bundle.isPlaced, 'placeBundle(bundle)', called)
+    const isWritten = thisRun().commands.some((text) => text.includes('> load-image.yaml'))
+    needed(isWritten || undefined, 'cat > load-image.yaml', called)
     const { dryRun } = thisRun()
     // ours, for another registry: charts-syncer would keep it
     if (before.chart === 'other') rmSync(localPackage(bundle.chart, bundle.version))

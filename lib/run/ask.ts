@@ -2,12 +2,12 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { basename } from 'node:path'
 import { clockOfMachine, toolsOfMachine } from '../audit/machine.ts'
 import { noteQuestion } from '../audit/write.ts'
-import { EXIT, Failure, type FailureDetails, tail, UNCHANGED } from '../base/failure.ts'
+import { bug, EXIT, Failure, type FailureDetails, tail, UNCHANGED } from '../base/failure.ts'
 import { redact } from '../base/output.ts'
 import { type Ended, execute, unlessEndedWhileIdle } from '../base/processes.ts'
 import { exitCodeFor } from '../base/tool-words.ts'
 import { timeLimit } from '../inputs/flags.ts'
-import { endingFailure, note, thisRun } from './session.ts'
+import { endingFailure, isPart, note, thisRun } from './session.ts'
 
 /**
  * Records the sha256 of the tools and the state of the clock, once in a run that uses a tool. The
@@ -25,7 +25,8 @@ export function recordMachine(): Promise<unknown> {
 
 /** From here on a failure says what state things are in and what to do, as `describe` finds it. */
 export function onFailureDescribe(describe: () => Promise<FailureDetails>) {
-  thisRun().describeState = describe
+  const run = thisRun()
+  if (!run.dryRun) run.describeState = describe
 }
 
 /** Set while a failure is described: those questions may be asked although a signal came. */
@@ -47,7 +48,8 @@ export async function withState(failure: Failure, text = ''): Promise<Failure> {
   const run = thisRun()
   const { describeState } = run
   run.describeState = undefined // the questions of the description may fail too
-  const unchanged = run.hasChanged ? undefined : { state: UNCHANGED }
+  // of parts that go on side by side, nobody knows what the others change
+  const unchanged = run.hasChanged || isPart() ? undefined : { state: UNCHANGED }
   const describe = () => describeState?.().catch(() => undefined)
   const found = (await describing.run(true, describe)) ?? unchanged
   const again: FailureDetails | undefined = endingFailure() && {
@@ -76,6 +78,7 @@ export function usedVariables(
  */
 export async function ask(text: string, variables: Record<string, string> = {}): Promise<Ended> {
   const run = thisRun()
+  if (run.dryRun) throw bug(`a dry run asks nothing: ${text}`, `试运行不应执行查询：${text}`)
   await unlessEnded(text)
   void recordMachine()
   const all = { ...run.variables, ...variables }

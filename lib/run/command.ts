@@ -7,7 +7,7 @@ import { timeLimit } from '../inputs/flags.ts'
 import { stepsFor } from '../manual/ledger.ts'
 import { recordMachine, unlessEnded, usedVariables, withState } from './ask.ts'
 import { mustComeFirst, word } from './order.ts'
-import { audit, endingFailure, firstTime, isPart, print, thisRun } from './session.ts'
+import { audit, endingFailure, firstTime, isPart, print, session, thisRun } from './session.ts'
 
 /**
  * Runs a command that may change cluster, registry or nodes: prints it, records it, runs it in the
@@ -31,27 +31,29 @@ export const prepare = word(
 /** The words that must have been reached before a command: a copy that has not is refused. */
 const WORDS_BEFORE: [command: RegExp, words: string[]][] = [
   [/cat > load-image\.yaml\b/, ['lockRepository', 'placeBundle']],
-  [
-    /\bcharts-syncer sync\b/,
-    ['lockRepository', 'isInPlace', 'checkBundleContent', 'placeBundle', 'prepare'],
-  ],
+  [/\bcharts-syncer sync\b/, ['lockRepository', 'isInPlace', 'checkBundleContent', 'placeBundle']],
   [/\b(image import|docker load)\b/, ['findNodes', 'checkBundleContent']],
   [/\bimages-for-node\b/, ['setSource', 'cutImages']],
   [/^\s*helm (get values|upgrade|install|rollback|uninstall)\b/m, ['checkCluster', 'lockReleases']],
   [
-    /^\s*kubectl (annotate|apply|cordon|create|delete|drain|edit|label|patch|replace|rollout|scale|set|taint)\b/m,
+    /^\s*kubectl (annotate|apply|cordon|create|delete|drain|edit|label|patch|replace|rollout (restart|undo|pause|resume)|scale|set|taint)\b(?!.* --dry-run)/m,
     ['checkCluster', 'lockReleases'],
   ],
   [/^\s*helm upgrade\b/m, ['checkReleases', 'checkImages', 'isDeployed']],
 ]
 
-/** The words that set a `$name`, for a copy that uses it above them. */
+/** The words that set a `$name`, for a copy that uses it above them; other names are bash's own affair. */
 const SET_BY: Record<string, string> = {
+  node: 'onEachNode(…)',
+  source: 'setSource(…)',
   revision: 'setLastDeployedRevision(…)',
   time: 'makeBackupDirectory(…)',
   version: 'setVersion(…)',
   imageRegistry: 'setImageRegistry(…)',
 }
+
+/** Commands that no copy runs but under the manual's own step. */
+const ONLY_THERE = /^\s*helm upgrade\b|\bcharts-syncer sync\b|\bimages-for-node\b/m
 
 /** @throws Failure 70 where a word that must come first, the command's step, or one that sets a `$name`, was not reached */
 function refuseOutOfOrder(text: string) {
@@ -67,21 +69,19 @@ function refuseOutOfOrder(text: string) {
   }
   const way = { via: inputs.flags.via, kind: inputs.site.chartRepository.kind }
   const steps = stepsFor(inputs.module, way, text)
-  if (steps.length > 0 && !steps.includes(step.name!))
-    throw mustComeFirst(`step('${steps[0]}')`, called)
-  for (const [, name] of text.matchAll(/\$([a-z]\w*)/g)) {
-    const isOwn = new RegExp(`(^|[\\s;(])(${name}=|(read|for)\\b[^;\\n]*\\b${name}\\b)`).test(text)
-    if (name! in variables || isOwn) continue
-    const word = SET_BY[name!]
+  // a copy may run a command of its own that looks like one of the manual's, under a heading of its own
+  const isElsewhere = step.name ? !steps.includes(step.name) : !step.title || ONLY_THERE.test(text)
+  if (steps.length > 0 && isElsewhere) throw mustComeFirst(`step('${steps[0]}')`, called)
+  for (const [name, word] of Object.entries(SET_BY)) {
+    if (name in variables || !new RegExp(`\\$${name}\\b`).test(text)) continue
     throw bug`
-      $${name} is not set: ${word ?? 'the word that sets it'} must come before ${called}
-      $${name} 未设置：${word ?? '设置它的语句'} 必须位于该命令之前：${called}`
+      $${name} is not set: ${word} must come before ${called}
+      $${name} 未设置：${word} 必须位于该命令之前：${called}`
   }
 }
 
 async function runCommand({ text }: Command, mayChange: boolean): Promise<string> {
-  const part = thisRun()
-  const { dryRun, env, variables, inputs, step, locks, numbers, commands, atWork } = part
+  const { dryRun, env, variables, inputs, step, locks, numbers, commands, atWork } = thisRun()
   refuseOutOfOrder(text)
   await unlessEnded(text)
   // of parts that go on side by side, the first prints all of it
@@ -104,7 +104,7 @@ async function runCommand({ text }: Command, mayChange: boolean): Promise<string
     mayChange,
     variables: usedVariables(text, variables),
   })
-  part.hasChanged ||= mayChange
+  session.run!.hasChanged ||= mayChange
   const limit = timeLimit(inputs.flags)
   const lines = linePrinter()
   const ended = await execute(text, {

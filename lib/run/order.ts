@@ -17,8 +17,9 @@ const scopeOf = (called: string): Pick<Scope, 'unawaited'> => scopes.getStore() 
 export async function asScript<T>(work: () => Promise<T>): Promise<T> {
   const scope: Scope = { isWord: false }
   const found = await scopes.run(scope, work)
-  if (scope.unawaited) throw awaitIsMissing(scope.unawaited)
-  return found
+  if (!scope.unawaited) return found
+  thisRun().isRefused = true
+  throw awaitIsMissing(scope.unawaited)
 }
 
 /**
@@ -31,13 +32,17 @@ export async function asScript<T>(work: () => Promise<T>): Promise<T> {
 export function word<F extends (...values: any[]) => any>(name: string, work: F): F {
   const called = `${name}(…)`
   return ((...values) => {
-    if (scopes.getStore()?.isWord) return work(...values)
+    if (scopes.getStore()?.isWord) {
+      thisRun().reached.add(name)
+      return work(...values)
+    }
     refuseUnawaited(called)
     const run = thisRun()
     const atWork = () => scopes.run({ isWord: true }, () => work(...values))
     const begin = async () => {
-      await undefined
-      if (run.isRefused) await new Promise<never>(() => {})
+      // what is not awaited is refused meanwhile
+      await new Promise((resolve) => setImmediate(resolve))
+      if (run.isRefused) throw awaitIsMissing(called)
       return atWork()
     }
     const given: unknown = /^async\b/.test(work.toString()) ? begin() : atWork()
@@ -80,9 +85,10 @@ function toBeAwaited<T>(
         thisRun().isRefused = true
         throw awaitIsMissing(called)
       }
-      if (key === 'then' && scope.unawaited === called) scope.unawaited = undefined
       const value: unknown = Reflect.get(target, key)
-      return typeof value === 'function' ? value.bind(target) : value
+      if (typeof value !== 'function') return value
+      if (scope.unawaited === called) scope.unawaited = undefined
+      return value.bind(target)
     },
   })
 }

@@ -68,7 +68,8 @@ failures.subscribe((failure) => {
 /** Adds to a failure where it happened, and that nothing was changed, where that is so. */
 export function settle(failure: Failure, { step, hasChanged }: Run) {
   if (step.title) failure.step ||= `${step.title} (${step.lines})`
-  if (!hasChanged) failure.details.state ??= UNCHANGED
+  // of parts that go on side by side, nobody knows what the others change
+  if (!hasChanged && !isPart()) failure.details.state ??= UNCHANGED
 }
 
 /** parts of the run that go on side by side, one for each node */
@@ -102,7 +103,6 @@ export async function inPart<T>(label: string, work: () => Promise<T>): Promise<
     variables: { ...run.variables },
     locks: [...run.locks],
     step: run.step,
-    hasChanged: false,
     unawaited: undefined,
   })
   try {
@@ -110,8 +110,6 @@ export async function inPart<T>(label: string, work: () => Promise<T>): Promise<
   } catch (failure) {
     if (failure instanceof Error && 'exitCode' in failure) settle(failure as Failure, part)
     throw failure
-  } finally {
-    run.hasChanged ||= part.hasChanged
   }
 }
 

@@ -161,7 +161,7 @@ export const saveCrds = word('saveCrds', async (release: Release) => {
 /** All or none: a CRD that the API server refuses is found before the first one is changed. */
 export const tryCrds = word('tryCrds', async (release: Release) => {
   needed(release.hasSavedCrds, 'saveCrds(release)', 'tryCrds(release)')
-  await run`
+  await prepare`
 kubectl apply ${release.foundCrds!} \
   --server-side --force-conflicts --dry-run=server`
   release.hasTriedCrds = true
@@ -176,11 +176,13 @@ export function triedCrds(release: Release): ShellLines {
 /** Waits until the API server serves the CRDs. */
 export const waitForCrds = word('waitForCrds', async (release: Release) => {
   const crds = triedCrds(release)
-  const applied = `kubectl apply ${crds.lines.join(' ')}`
   const isApplied = thisRun().commands.some(
-    (text) => text.startsWith(applied) && !text.includes('--dry-run'),
+    (text) =>
+      /^\s*kubectl apply\b/.test(text) &&
+      !text.includes('--dry-run') &&
+      crds.lines.every((line) => text.includes(line)),
   )
-  needed(isApplied || undefined, applied, 'waitForCrds(release)')
+  needed(isApplied || undefined, 'kubectl apply of these CRDs', 'waitForCrds(release)')
   // an API server that was restarted meanwhile may take 5 minutes: it looks at its CRDs again by then
   // (Kubernetes 1.33 apiextensions-apiserver: crdHandler queues on an update, informers resync)
   await run`

@@ -172,7 +172,11 @@ describe('what can be wrong with a site has its own sentence and exit code, and 
         .writeHead(404, { 'content-type': 'application/json' })
         .end('{"errors":[{"code":"NOT_FOUND","message":"project release.daocloud.io not found"}]}'),
     )
-    await isRefused(emptySite('HARBOR', { containerRegistry: host }), 78, /project p\d+-\d+ does not exist/)
+    await isRefused(
+      emptySite('HARBOR', { containerRegistry: host }),
+      78,
+      /project p\d+-\d+ does not exist/,
+    )
   })
 
   test('a Harbor without chart repository, which answers with a web page: 78, with what to set', async () => {
