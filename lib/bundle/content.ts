@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { report } from '../run/session.ts'
 import { digestInName, layersOf } from './images.ts'
@@ -50,27 +50,37 @@ export async function readContent(bundle: Bundle, signal?: AbortSignal): Promise
   const { file, images, checksum } = bundle
   const what = basename(file)
   let read = 0
+  const handle = await open(file)
+  // one for all pieces: a stream would leave each to the garbage collector
+  const buffer = Buffer.alloc(1 << 20)
   const hashOf = async ({ offset, size }: Region, algorithm: 'sha256' | 'sha512') => {
     const hash = createHash(algorithm)
-    if (size === 0) return hash.digest('hex')
-    const part = { start: offset, end: offset + size - 1, highWaterMark: 1 << 20, signal }
-    for await (const piece of createReadStream(file, part)) {
-      hash.update(piece)
-      read += piece.length
-      if (read % GIGABYTE < piece.length) report(`  ${megabytes(read)} read · 已读取`)
+    for (let at = 0; at < size;) {
+      signal?.throwIfAborted()
+      const length = Math.min(buffer.length, size - at)
+      const { bytesRead } = await handle.read(buffer, 0, length, offset + at)
+      if (bytesRead === 0) break // cut off meanwhile: its hash is another one
+      hash.update(buffer.subarray(0, bytesRead))
+      at += bytesRead
+      read += bytesRead
+      if (read % GIGABYTE < bytesRead) report(`  ${megabytes(read)} read · 已读取`)
     }
     return hash.digest('hex')
   }
-  for (const layer of layersOf(images)) {
-    if ((await hashOf(layer, 'sha256')) === digestInName(layer.name, what)) continue
-    const of = images.filter((image) => image.layers.includes(layer)).map(({ source }) => source)
-    throw unfit`
-      ${what}: the layer ${layer.name} (of ${of.join(', ')}) does not have the hash in its name
-      ${what}：层 ${layer.name}（属于 ${of.join('、')}）与其名称中的哈希不符`
+  try {
+    for (const layer of layersOf(images)) {
+      if ((await hashOf(layer, 'sha256')) === digestInName(layer.name, what)) continue
+      const of = images.filter((image) => image.layers.includes(layer)).map(({ source }) => source)
+      throw unfit`
+        ${what}: the layer ${layer.name} (of ${of.join(', ')}) does not have the hash in its name
+        ${what}：层 ${layer.name}（属于 ${of.join('、')}）与其名称中的哈希不符`
+    }
+    if (checksum && (await hashOf(checksum.region, 'sha512')) !== checksum.sha512)
+      throw unfit`
+        ${checksum.of} does not have the sha512 in ${checksum.from}
+        ${checksum.of} 与 ${checksum.from} 中的 sha512 不符`
+    return read
+  } finally {
+    await handle.close()
   }
-  if (checksum && (await hashOf(checksum.region, 'sha512')) !== checksum.sha512)
-    throw unfit`
-      ${checksum.of} does not have the sha512 in ${checksum.from}
-      ${checksum.of} 与 ${checksum.from} 中的 sha512 不符`
-  return read
 }

@@ -409,7 +409,7 @@ describe('what a node, a bundle or the cluster says comes into no shell', () => 
     const site = siteOf([one])
     const result = await load(site, newBundle(100, { registry }))
     expect(result.exitCode, result.output).toBe(65)
-    expect(result.stderr).toContain('is no image reference with a tag')
+    expect(result.stderr).toContain('is not an image reference with a tag')
     expect(changes(site.state)).toEqual([])
   })
 
@@ -446,16 +446,17 @@ describe('what a node, a bundle or the cluster says comes into no shell', () => 
       ],
     })
     writeFileSync(join(standIn, 'nodes.json'), nodes)
+    const site = siteOf([one])
+    const { uid } = JSON.parse(readFileSync(join(site.state, 'cluster.json'), 'utf8'))
     const kubectl = `#!/bin/sh
 case "$*" in
   *current-context*) echo lab ;;
-  *kube-system*) echo an-uid ;;
+  *kube-system*) echo ${uid} ;;
   version*) echo '{"serverVersion":{"gitVersion":"v1.33.4"}}' ;;
   *"get nodes"*) cat ${standIn}/nodes.json ;;
 esac
 `
     writeFileSync(join(standIn, 'kubectl'), kubectl, { mode: 0o755 })
-    const site = siteOf([one])
     changeNodes(site, (nodes) => delete nodes.list)
     const result = await load(site, newBundle(), [], { PATH: `${standIn}:${lab.env['PATH']}` })
     expect(result.exitCode, result.output).toBe(78)
