@@ -63,7 +63,7 @@ function refuseOutOfOrder(text: string) {
   if (/^helm upgrade\b/.test(text) && !reached.has(text))
     throw mustComeFirst('checkImages(release, command) of this very command', called)
   for (const [pattern, words] of WORDS_BEFORE) {
-    const [found] = pattern.exec(text) ?? []
+    const found = text.split('\n').find((line) => pattern.test(line))
     const absent = found && words.find((each) => !reached.has(each))
     if (absent) throw mustComeFirst(`${absent}(…)`, found.trim())
   }

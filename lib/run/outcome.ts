@@ -99,6 +99,11 @@ export function endOfProcess() {
  * a name that a copy of a script does not have, is told as a bug with its place, not as a stack.
  */
 export function tellUnforeseen() {
+  // of a phase, say, whose import is not awaited: nothing more is begun
+  process.on('unhandledRejection', (error) => {
+    if (session.run) session.run.isRefused = true
+    console.error(error)
+  })
   const print = console.error
   console.error = (...words: unknown[]) =>
     print(
