@@ -30,7 +30,7 @@ if (withCrds.length === 0)
     `the manual of ${module.name} has no CRD step: nothing to do`,
     `${module.name} 的手册没有更新 CRD 的步骤，无需操作`,
   )
-else await checkReleases()
+if (withCrds.length > 0) await checkReleases()
 if (withCrds.length > 0 && flags.via === 'repo') await import('./helm-repo.mts')
 
 const toUpdate: typeof releases = []

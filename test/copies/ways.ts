@@ -16,7 +16,8 @@ type Site = keyof typeof REPOSITORIES
 
 const REPOSITORIES = {
   login: 'kind: HARBOR\n  url: http://127.0.0.1:1/chartrepo/x\n  login: true',
-  noLogin: 'kind: CHARTMUSEUM\n  url: https://127.0.0.1:1\n  login: false\n  caFile: ca.crt',
+  // no caFile: helm keeps its path, which is another one in each copy
+  noLogin: 'kind: CHARTMUSEUM\n  url: https://127.0.0.1:1\n  login: false',
   oci: 'kind: OCI\n  url: oci://127.0.0.1:1/x\n  login: false\n  plainHttp: true',
   local: 'kind: LOCAL',
   nodes: 'kind: HARBOR\n  url: http://127.0.0.1:1/chartrepo/x\n  login: true',

@@ -451,7 +451,7 @@ describe('what a node, a bundle or the cluster says comes into no shell', () => 
     const kubectl = `#!/bin/sh
 case "$*" in
   *current-context*) echo lab ;;
-  *kube-system*) echo ${uid} ;;
+  *kube-system*) printf %s ${uid} ;;
   version*) echo '{"serverVersion":{"gitVersion":"v1.33.4"}}' ;;
   *"get nodes"*) cat ${standIn}/nodes.json ;;
 esac
