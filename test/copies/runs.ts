@@ -116,7 +116,9 @@ export async function dryRun(copy: Copy, way: Way, env: NodeJS.ProcessEnv = {}):
     ...withStandIns(run),
     ...env,
   })
-  const all = stdout.replaceAll(copy.directory, '').split('\n')
+  // what is above the first blank line sets the environment up
+  const body = stdout.slice(stdout.indexOf('\n\n') + 1 || stdout.length)
+  const all = body.replaceAll(copy.directory, '').split('\n')
   const log = join(run, 'log')
   const asked = existsSync(log) ? lines(readFileSync(log, 'utf8')) : []
   const isHeading = (line: string, index: number) =>
