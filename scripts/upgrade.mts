@@ -65,7 +65,7 @@ helm upgrade --install --create-namespace \
     ${option('--timeout', flags.timeout)} \
     -f ${flags.values!}`
   // the manual's two tabs differ in this: a chart package has its own version
-  const version = flags.via === 'repo' ? lines('--version $version') : lines()
+  const exact = flags.via === 'repo' ? lines('--version $version') : lines()
   return command`
 helm upgrade ${release} ${chart} \
   -n ${namespace} \
@@ -73,5 +73,5 @@ helm upgrade ${release} ${chart} \
   ${registryKeys(each).set} \
   ${option('--timeout', flags.timeout)} \
   ${options} \
-  ${version}`
+  ${exact}`
 }

@@ -99,11 +99,6 @@ export function endOfProcess() {
  * a name that a copy of a script does not have, is told as a bug with its place, not as a stack.
  */
 export function tellUnforeseen() {
-  // of a phase, say, whose import is not awaited: nothing more is begun
-  process.on('unhandledRejection', (error) => {
-    if (session.run) session.run.isRefused = true
-    console.error(error)
-  })
   const print = console.error
   console.error = (...words: unknown[]) =>
     print(
@@ -111,6 +106,17 @@ export function tellUnforeseen() {
         each instanceof Error && !(each instanceof Failure) ? unforeseen(each) : each,
       ),
     )
+  // for example of a phase that a copy imports without await: node would print a raw stack
+  process.on('unhandledRejection', (reason) => {
+    if (session.run) session.run.isRefused = true
+    if (session.failure) return
+    const { en } = reason instanceof Failure ? reason : unforeseen(reason as Error)
+    console.error(
+      bug`
+        await is missing before the import of a phase, or before a word: nothing waited for what failed
+        导入阶段或调用语句之前缺少 await：失败时没有语句在等待`.said(en),
+    )
+  })
 }
 
 function unforeseen({ name, message, stack = '' }: Error): Failure {

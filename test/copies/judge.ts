@@ -54,11 +54,11 @@ export function judge(mutant: Mutant, seen: Seen, original: Seen): Verdict {
 /** What is not as in the original, in a run that ended with 0. */
 function differs(mutant: Mutant, seen: Seen, original: Seen): string | undefined {
   if (original.exitCode !== 0) return `the original ends with ${original.exitCode}`
-  const { isOfHeading, isOfRemark, isOfPhases } = mutant
+  const { isOfHeading, isOfRemark, isOfIndependent } = mutant
   // ALLOWED: a heading that is moved or dropped where no command comes under a wrong step
   const part = isOfHeading ? 'commands' : 'withHeadings'
-  // ALLOWED: two phases that need nothing of each other, in the other order
-  const inOrder = (lines: string[]) => (isOfPhases ? [...lines].sort() : lines)
+  // ALLOWED: what needs nothing of each other, in the other order
+  const inOrder = (lines: string[]) => (isOfIndependent ? [...lines].sort() : lines)
   const different = difference(inOrder(seen[part]), inOrder(original[part]))
   // where nothing is run, nothing needs a check: it is refused where something is
   if (different || original.commands.length === 0) return different

@@ -23,8 +23,8 @@ export interface Mutant {
   /** is a heading what was swapped or dropped, or a remark what was dropped? */
   isOfHeading: boolean
   isOfRemark: boolean
-  /** are two imported phases what was swapped? */
-  isOfPhases: boolean
+  /** are two imported phases what was swapped, or commands of which a node needs one? */
+  isOfIndependent: boolean
   text: string
 }
 
@@ -86,6 +86,8 @@ export function mutantsOf(script: string): Mutant[] {
     has(node, (each) => ['step', 'ownStep'].includes(wordOf(each)!)) && !has(node, isCommand)
   const isPhase = (node: ts.Node) =>
     has(node, (each) => wordOf(each) === 'import') && !has(node, ts.isBlock)
+  const isForRuntime = (node: ts.Node) =>
+    ts.isIfStatement(node) && node.expression.getText().startsWith('runs(node, ')
   const isJump = (node: ts.Node) =>
     ts.isContinueStatement(node) || ts.isBreakStatement(node) || ts.isReturnStatement(node)
   const lineOf = (node: ts.Node) => file.getLineAndCharacterOfPosition(node.getStart()).line + 1
@@ -114,7 +116,7 @@ export function mutantsOf(script: string): Mutant[] {
       lines: `${first.getText()} ${second.getText()}`,
       isOfHeading: isHeading(first) || isHeading(second),
       isOfRemark: false,
-      isOfPhases: [first, second].every(isPhase),
+      isOfIndependent: [isPhase, isForRuntime].some((is) => [first, second].every(is)),
       text:
         text.slice(0, first.getStart()) +
         second.getText() +
@@ -134,7 +136,7 @@ export function mutantsOf(script: string): Mutant[] {
       lines: node.getText(),
       isOfHeading: isHeading(node),
       isOfRemark: /^say\(/.test(node.getText()),
-      isOfPhases: false,
+      isOfIndependent: false,
       text: `${text.slice(0, node.getStart())};${text.slice(node.getEnd())}`,
     }))
 
@@ -152,7 +154,7 @@ export function mutantsOf(script: string): Mutant[] {
         lines: node.getText(),
         isOfHeading: false,
         isOfRemark: false,
-        isOfPhases: false,
+        isOfIndependent: false,
         text: text.slice(0, node.getStart()) + text.slice(node.expression.getStart()),
       }
     })
